@@ -1,0 +1,40 @@
+# Two commands: `make demo` and `make test`. Both create the environment when it is not there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check install clean
+
+# Reinstalls only when the list of dependencies has changed.
+$(STAMP): pyproject.toml
+	@echo "== install: environment in $(VENV) (first time: some minutes)"
+	@start=$$(date +%s) && \
+	$(PYTHON) -m venv $(VENV) && \
+	$(BIN)/python -m pip install --quiet --upgrade pip && \
+	$(BIN)/python -m pip install --quiet --editable '.[host,onnx,demo,dev]' && \
+	touch $(STAMP) && \
+	echo "== install: done in $$(( $$(date +%s) - start )) s"
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/python examples/elpv/demo.py
+
+test: $(STAMP)
+	@echo "== test: the whole suite"
+	@start=$$(date +%s) && $(BIN)/python -m pytest -q && \
+	echo "== test: done in $$(( $$(date +%s) - start )) s"
+
+# What .ci/run checks before the tests.
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests
+	$(BIN)/mypy --python-version 3.10 -p device_agent -p protos
+	$(BIN)/lint-imports
+	$(BIN)/vulture
+
+clean:
+	rm -rf $(VENV) demo-workspace dist build

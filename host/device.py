@@ -1,0 +1,63 @@
+"""A registered machine, and what its agent says about it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A library on the device that runs models, as probed in a child process there."""
+
+    name: str
+    library: str
+    version: str
+    works: bool
+    why_not: str
+
+
+@dataclass(frozen=True)
+class PowerSource:
+    """A place on the device where power can be read, or the reason why it cannot."""
+
+    name: str
+    works: bool
+    why_not: str
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What a device is, as its agent reads it. Absent is None."""
+
+    hostname: str
+    machine: str
+    pointer_bits: int
+    cpu_model: str
+    cpu_flags: tuple[str, ...]
+    cpu_cores_physical: int | None
+    cpu_cores_logical: int
+    ram_bytes: int
+    os_name: str
+    kernel: str
+    python_version: str
+    governor: str | None
+    temperature_celsius: float | None
+    cpu_max_hertz: float | None
+    runtimes: tuple[Runtime, ...] = ()
+    power_sources: tuple[PowerSource, ...] = ()
+
+    def runtime(self, name: str) -> Runtime | None:
+        """The runtime of that name if the device has it and it works there."""
+        return next((r for r in self.runtimes if r.name == name and r.works), None)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A registered machine. `id` is for ever; `name` is for people and unique."""
+
+    id: str
+    name: str
+    spki_sha256: str
+    enrolled_at: datetime
+    last_seen_at: datetime | None = None
+    agent_version: str | None = None
+    facts: DeviceFacts | None = field(default=None, repr=False)

@@ -1,0 +1,1 @@
+"""Where devices dial in. Imported where it is needed: it brings gRPC."""

@@ -1,0 +1,59 @@
+"""The host's memory: devices, jobs, measurements, candidates, studies, and files by hash."""
+
+from host.store.blobs import Blob, UnknownBlobError
+from host.store.bundles import StoredBundle
+from host.store.candidates import StoredCandidate, UnknownCandidateError
+from host.store.cost_models import StoredCostModel
+from host.store.database import StoreError, StoreUrlError
+from host.store.devices import (
+    DeviceNameError,
+    ExpiredTokenError,
+    KeyInUseError,
+    TokenError,
+    UnknownDeviceError,
+    UnknownTokenError,
+    UsedTokenError,
+)
+from host.store.jobs import Progress, Queue, UnknownJobError
+from host.store.store import Store, utc_now
+from host.store.studies import (
+    AccuracyRow,
+    PredictionRow,
+    Study,
+    StudyCandidate,
+    StudyExistsError,
+    UnknownStudyError,
+)
+from host.store.wait import JobCancelledError, Waiting, wait_for_outcomes
+
+__all__ = [
+    "AccuracyRow",
+    "Blob",
+    "DeviceNameError",
+    "ExpiredTokenError",
+    "JobCancelledError",
+    "KeyInUseError",
+    "PredictionRow",
+    "Progress",
+    "Queue",
+    "Store",
+    "StoreError",
+    "StoreUrlError",
+    "StoredBundle",
+    "StoredCandidate",
+    "StoredCostModel",
+    "Study",
+    "StudyCandidate",
+    "StudyExistsError",
+    "TokenError",
+    "UnknownBlobError",
+    "UnknownCandidateError",
+    "UnknownDeviceError",
+    "UnknownJobError",
+    "UnknownStudyError",
+    "UnknownTokenError",
+    "UsedTokenError",
+    "Waiting",
+    "utc_now",
+    "wait_for_outcomes",
+]

@@ -1,0 +1,27 @@
+"""The command `genba`."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 11):
+
+    def main(arguments: list[str] | None = None) -> int:  # noqa: ARG001 - as below
+        """Say why nothing can be done here; returns 2."""
+        sys.stderr.write(
+            "genba: the host needs Python 3.11 or newer, and this is "
+            f"{sys.version_info[0]}.{sys.version_info[1]}; only genba-agent runs here\n"
+        )
+        return 2
+
+else:
+
+    def main(arguments: list[str] | None = None) -> int:
+        """Run the command line; returns the exit code: 0, 1 failure, 2 usage, 130 Ctrl-C."""
+        from host.cli.app import run
+
+        return run(sys.argv[1:] if arguments is None else arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The command line as a whole: which commands there are, and how an error ends one."""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+from host.cli.bundle import bundle_app
+from host.cli.device import device_app
+from host.cli.front import front_app
+from host.cli.measure import measure
+from host.cli.search import search_app
+from host.cli.workspace import init, serve
+from host.errors import GenbaError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells say
+# Newer versions of typer bring a click of their own: this is the class of whichever it uses.
+_CommandLineError: type[Any] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="genba",
+    help="Search, measure and ship small neural networks for the hardware that a plant has.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(init)
+app.command()(serve)
+app.add_typer(device_app, name="device", help="Enrol, list and remove devices.")
+app.command()(measure)
+app.add_typer(search_app, name="search", help="Run and resume studies.")
+app.add_typer(front_app, name="front", help="Show what a study found.")
+app.add_typer(bundle_app, name="bundle", help="Inspect and verify bundles.")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"genba {version('genba')}")
+        raise typer.Exit
+
+
+@app.callback()
+def genba(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            "-V",
+            callback=_show_version,
+            is_eager=True,
+            help="Print the version and stop.",
+        ),
+    ] = False,
+) -> None:
+    """Search, measure and ship small neural networks for the hardware that a plant has."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; print any error as one sentence, and return the exit code."""
+    try:
+        code = app(args=list(arguments), prog_name="genba", standalone_mode=False)
+    except GenbaError as error:
+        return _fail(str(error), error.exit_code)
+    except _CommandLineError as error:
+        return _fail(error.format_message(), error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        return _fail("stopped by Ctrl-C", INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(sentence: str, code: int) -> int:
+    if sentence:  # empty where the help was printed instead, because nothing was asked
+        print(f"genba: {sentence}", file=sys.stderr)
+    return code

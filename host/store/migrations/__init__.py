@@ -1,0 +1,4 @@
+"""Alembic's migrations of the store."""
+
+HEAD = "0001"
+"""The newest revision: a store of this version needs no migration."""

@@ -1,0 +1,84 @@
+"""`study.toml`: what it may say, and the sentence for what it may not."""
+
+from pathlib import Path
+
+import pytest
+
+from host.config import ConfigError, StudyConfig, load_study, stored_study, study_schema
+
+MINIMAL = """
+name = "line-3"
+[data]
+folder = "images"
+[[devices]]
+name = "panel"
+max_latency_ms = 20
+max_peak_memory_mb = 150
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_minimal_file_is_enough_and_units_become_si(tmp_path):
+    config = load_study(write(tmp_path, MINIMAL))
+
+    device = config.devices[0]
+    assert device.max_latency_seconds == pytest.approx(0.020)
+    assert device.max_peak_rss_bytes == 150e6
+    assert config.limits.max_model_bytes is None
+
+
+def test_the_data_folder_is_taken_from_the_files_own_folder(tmp_path):
+    config = load_study(write(tmp_path, MINIMAL))
+
+    assert config.data.folder == str(tmp_path / "images")
+
+
+def test_the_effective_configuration_reads_back_as_the_same_study(tmp_path):
+    config = load_study(write(tmp_path, MINIMAL + "[space]\nrestrict.width = [0.25, 1]\n"))
+
+    assert stored_study(config.effective_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("colour = 1\n" + MINIMAL, "unknown key 'colour'"),
+        (MINIMAL + "max_latency = 3\n", r"unknown key 'devices.0.max_latency'"),
+        (MINIMAL.replace("20", '"fast"'), r"devices.0.max_latency_ms: .* got 'fast'"),
+        (MINIMAL.replace("20", "-1"), r"devices.0.max_latency_ms: .*greater than 0"),
+        (MINIMAL.replace('name = "line-3"', ""), "the key 'name' is missing"),
+        (MINIMAL.replace("line-3", "a b"), "name: "),
+        (MINIMAL + '[[devices]]\nname = "panel"\n', "each name may stand once"),
+        (MINIMAL + "[budget]\nmeasurements = 12\ncalibration = 12\n", "more than calibration"),
+        (MINIMAL + '[search]\nproxies = ["magic"]\n', "search.proxies.0"),
+        (MINIMAL + "[search]\nproxies = []\n", "search.proxies"),
+        (MINIMAL + '[space]\nname = "nasbench201"\nrestrict.width = [1]\n', "restrict belongs"),
+        (MINIMAL + "[space]\nresolution = 64\n", "resolution belongs to nasbench201"),
+        ("name = ", "is no TOML file"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_key_and_the_reason(tmp_path, change, sentence):
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        load_study(write(tmp_path, change))
+
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value).replace(str(tmp_path), "") or "TOML" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"there is no file .*nothing\.toml"):
+        load_study(tmp_path / "nothing.toml")
+
+
+def test_several_problems_are_counted(tmp_path):
+    with pytest.raises(ConfigError, match=r"and 1 more"):
+        load_study(write(tmp_path, "one = 1\ntwo = 2\n" + MINIMAL))
+
+
+def test_the_schema_names_every_section():
+    assert set(study_schema()["properties"]) == set(StudyConfig.model_fields)

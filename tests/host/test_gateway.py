@@ -1,0 +1,559 @@
+"""The gateway as devices meet it: real TLS on loopback, and an agent made of the stubs."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+
+from host.gateway.server import (
+    GatewayError,
+    Listen,
+    RunningGateway,
+    ensure_gateway,
+    start_in_thread,
+)
+from host.measurement import Measurement
+from host.pki import CertificateAuthority, Token, read_csr
+from host.store import Store, wait_for_outcomes
+from host.workspace import GatewayRunsError, Workspace
+from protos import genba_agent_pb2 as pb
+from protos import genba_agent_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from tests.host.conftest import ConnectedDevice, FakeClock, Fleet, ScriptedAgent
+
+Connect = Callable[[str], "ConnectedDevice"]
+MakeToken = Callable[[str], Token]
+MakeAgent = Callable[[], "ScriptedAgent"]
+
+
+class Watching:
+    """Reads a Watch stream in a thread."""
+
+    def __init__(self, connected: "ConnectedDevice") -> None:
+        request = pb.WatchRequest(session_id=connected.agent.session_id)
+        self.call = connected.stub.Watch(request)
+        self.events: queue.Queue[pb.Event | grpc.RpcError | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def next(self, seconds: float = 5.0) -> pb.Event | grpc.RpcError | None:
+        return self.events.get(timeout=seconds)
+
+    def close(self) -> None:
+        self.call.cancel()
+        self._thread.join()
+
+    def _read(self) -> None:
+        try:
+            for event in self.call:
+                self.events.put(event)
+            self.events.put(None)
+        except grpc.RpcError as error:
+            self.events.put(error)
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[["ConnectedDevice"], Watching]]:
+    opened: list[Watching] = []
+
+    def start(connected: "ConnectedDevice") -> Watching:
+        opened.append(Watching(connected))
+        return opened[-1]
+
+    yield start
+    for watching in opened:
+        watching.close()
+
+
+def refused(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    error: Any = caught.value  # also a grpc.Call
+    return error.code(), error.details()
+
+
+def test_a_device_enrols_and_the_host_keeps_what_it_is(
+    connect: Connect, store: Store, clock: "FakeClock"
+) -> None:
+    connected = connect("kiosk")
+
+    device = store.devices.by_name("kiosk")
+    assert device.id == connected.device.id
+    assert device.agent_version == "0.1.0"
+    assert device.last_seen_at == clock()
+    assert device.facts is not None
+    assert device.facts.cpu_model == "Intel(R) Core(TM)2 Duo"
+    assert device.facts.cpu_cores_physical is None
+    assert device.facts.temperature_celsius == 41.5
+
+
+def test_what_a_device_says_cannot_control_a_terminal(connect: Connect, store: Store) -> None:
+    connect("kiosk")
+
+    facts = store.devices.by_name("kiosk").facts
+
+    assert facts is not None
+    assert facts.hostname == "line-3 [31m"
+
+
+def test_a_token_used_twice_is_refused(make_agent: MakeAgent, make_token: MakeToken) -> None:
+    token = make_token("kiosk")
+    make_agent().enrol(token)
+
+    code, sentence = refused(lambda: make_agent().enrol(token))
+
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "used already" in sentence
+    assert "genba device enroll kiosk" in sentence
+
+
+def test_an_expired_token_is_refused(
+    make_agent: MakeAgent, make_token: MakeToken, clock: "FakeClock"
+) -> None:
+    token = make_token("kiosk")
+    clock.advance(3601)
+
+    code, sentence = refused(lambda: make_agent().enrol(token))
+
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "has expired" in sentence
+
+
+def test_an_unknown_token_is_refused(
+    make_agent: MakeAgent, gateway: RunningGateway, workspace: Workspace
+) -> None:
+    token = Token.make("127.0.0.1", gateway.enrolment_port, workspace.authority().fingerprint)
+
+    code, sentence = refused(lambda: make_agent().enrol(token))
+
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "unknown" in sentence
+
+
+def test_a_bad_certificate_request_does_not_use_up_the_token(
+    make_agent: MakeAgent, make_token: MakeToken
+) -> None:
+    token = make_token("kiosk")
+
+    code, sentence = refused(lambda: make_agent().enrol(token, csr_pem=b"no request"))
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "must be PEM" in sentence
+    assert make_agent().enrol(token).device_name == "kiosk"
+
+
+def test_enrolling_again_keeps_the_device_and_replaces_its_key(
+    connect: Connect, make_agent: MakeAgent, make_token: MakeToken
+) -> None:
+    before = connect("kiosk")
+
+    after = make_agent().enrol(make_token("kiosk"))
+
+    assert after.device_id == before.device.id
+    code, sentence = refused(lambda: before.agent.claim(before.stub))
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "enrol it with a new token" in sentence
+
+
+def test_the_key_of_one_device_cannot_enrol_as_another(
+    connect: Connect, make_token: MakeToken
+) -> None:
+    connected = connect("kiosk")
+
+    code, sentence = refused(lambda: connected.agent.enrol(make_token("press")))
+
+    assert code is grpc.StatusCode.ALREADY_EXISTS
+    assert "'kiosk'" in sentence
+
+
+def test_a_device_removed_while_connected_is_refused_at_the_next_call(
+    connect: Connect, store: Store
+) -> None:
+    connected = connect("kiosk")
+    store.devices.remove("kiosk")
+
+    code, sentence = refused(lambda: connected.agent.claim(connected.stub))
+
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert "removed" in sentence
+
+
+def test_the_watch_of_a_removed_device_ends_with_the_reason(
+    connect: Connect, store: Store, watch: Callable[["ConnectedDevice"], Watching]
+) -> None:
+    connected = connect("kiosk")
+    watching = watch(connected)
+
+    store.devices.remove("kiosk")
+
+    error: Any = watching.next()
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_certificate_of_another_authority_is_refused(
+    connect: Connect, gateway: RunningGateway
+) -> None:
+    connected = connect("kiosk")
+    agent = connected.agent
+    agent.certificate_pem = CertificateAuthority.make().sign_device(
+        read_csr(agent.csr_pem()), "kiosk"
+    )
+
+    code, _ = refused(lambda: agent.hello(agent.fleet(gateway.gateway_port)))
+
+    assert code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_host_with_another_authority_is_refused_by_the_device(
+    connect: Connect, gateway: RunningGateway
+) -> None:
+    agent = connect("kiosk").agent
+    agent.ca_pem = CertificateAuthority.make().certificate_pem
+
+    code, _ = refused(lambda: agent.hello(agent.fleet(gateway.gateway_port)))
+
+    assert code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_without_a_client_certificate_nothing_is_answered(
+    connect: Connect, gateway: RunningGateway
+) -> None:
+    agent = connect("kiosk").agent
+    credentials = grpc.ssl_channel_credentials(root_certificates=agent.ca_pem)
+    stub = pb_grpc.FleetStub(agent._channel(gateway.gateway_port, credentials))
+
+    code, _ = refused(lambda: agent.hello(stub))
+
+    assert code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_plaintext_is_refused(connect: Connect, gateway: RunningGateway) -> None:
+    agent = connect("kiosk").agent
+
+    with grpc.insecure_channel(f"127.0.0.1:{gateway.gateway_port}") as channel:
+        code, _ = refused(lambda: agent.hello(pb_grpc.FleetStub(channel)))
+
+    assert code is grpc.StatusCode.UNAVAILABLE
+
+
+def test_protocols_without_overlap_are_refused_naming_both(connect: Connect) -> None:
+    connected = connect("kiosk")
+    request = pb.HelloRequest(protocol_min=7, protocol_max=9, session_id="s")
+
+    code, sentence = refused(lambda: connected.stub.Hello(request, timeout=5))
+
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "7 to 9" in sentence
+    assert "1 to 1" in sentence
+
+
+def test_a_job_goes_the_whole_way(connect: Connect, store: Store, fleet: "Fleet") -> None:
+    connected = connect("kiosk")
+    model = bytes(range(256)) * 4000  # four chunks
+    job = store.jobs.submit(connected.device.id, fleet.spec(model))
+
+    lease = connected.agent.claim(connected.stub).lease
+    content = connected.agent.read(connected.stub, lease.spec.model_sha256)
+    reply = connected.agent.report(connected.stub, lease)
+
+    assert lease.job_id == job.id
+    assert content == model
+    assert reply.stored
+    [(_, outcome)] = wait_for_outcomes(store, [job])
+    assert isinstance(outcome, Measurement)
+    assert outcome.sample_count == 30
+    assert outcome.power is None
+    assert outcome.power_absent_because == "no powercap zone"
+    assert not connected.agent.claim(connected.stub).HasField("lease")
+
+
+def test_a_second_report_is_acknowledged_and_dropped(
+    connect: Connect, store: Store, fleet: "Fleet"
+) -> None:
+    connected = connect("kiosk")
+    store.jobs.submit(connected.device.id, fleet.spec())
+    lease = connected.agent.claim(connected.stub).lease
+
+    replies = [connected.agent.report(connected.stub, lease).stored for _ in range(2)]
+
+    assert replies == [True, False]
+    assert len(store.measurements.of_device(connected.device.id)) == 1
+
+
+def test_a_download_resumes_at_any_offset(connect: Connect, store: Store, fleet: "Fleet") -> None:
+    connected = connect("kiosk")
+    spec = fleet.spec(b"0123456789")
+    store.jobs.submit(connected.device.id, spec)
+    connected.agent.claim(connected.stub)
+
+    rest = connected.agent.read(connected.stub, spec.model_sha256, offset=7)
+    nothing = connected.agent.read(connected.stub, spec.model_sha256, offset=10)
+
+    assert (rest, nothing) == (b"789", b"")
+    code, _ = refused(lambda: connected.agent.read(connected.stub, spec.model_sha256, offset=11))
+    assert code is grpc.StatusCode.OUT_OF_RANGE
+
+
+def test_a_device_reads_only_the_models_of_its_own_leases(
+    connect: Connect, store: Store, fleet: "Fleet"
+) -> None:
+    kiosk, press = connect("kiosk"), connect("press")
+    spec = fleet.spec()
+    store.jobs.submit(kiosk.device.id, spec)
+    kiosk.agent.claim(kiosk.stub)
+
+    code, _ = refused(lambda: press.agent.read(press.stub, spec.model_sha256))
+
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert kiosk.agent.read(kiosk.stub, spec.model_sha256) == b"a model"
+
+
+def test_a_model_cannot_be_read_after_its_report(
+    connect: Connect, store: Store, fleet: "Fleet"
+) -> None:
+    connected = connect("kiosk")
+    spec = fleet.spec()
+    store.jobs.submit(connected.device.id, spec)
+    connected.agent.report(connected.stub, connected.agent.claim(connected.stub).lease)
+
+    code, _ = refused(lambda: connected.agent.read(connected.stub, spec.model_sha256))
+
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("sha256", ["", "../../pki/ca.key", "A" * 64], ids=["none", "path", "case"])
+def test_a_hash_that_is_none_is_refused(connect: Connect, sha256: str) -> None:
+    connected = connect("kiosk")
+
+    code, _ = refused(lambda: connected.agent.read(connected.stub, sha256))
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_nobody_reports_the_jobs_of_another_device(
+    connect: Connect, store: Store, fleet: "Fleet"
+) -> None:
+    kiosk, press = connect("kiosk"), connect("press")
+    job = store.jobs.submit(kiosk.device.id, fleet.spec())
+    lease = kiosk.agent.claim(kiosk.stub).lease
+
+    code, _ = refused(lambda: press.agent.report(press.stub, lease))
+
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert store.jobs.outcome(job.id) is None
+
+
+def _no_samples(request: pb.ReportRequest) -> None:
+    del request.measured.latency_seconds[:]
+
+
+def _not_a_number(request: pb.ReportRequest) -> None:
+    request.measured.latency_seconds[3] = float("nan")
+
+
+def _negative(request: pb.ReportRequest) -> None:
+    request.measured.load_seconds = -1.0
+
+
+def _other_runtime(request: pb.ReportRequest) -> None:
+    request.measured.runtime = "tflite"
+
+
+def _no_outcome(request: pb.ReportRequest) -> None:
+    request.ClearField("measured")
+
+
+def _unspecified_failure(request: pb.ReportRequest) -> None:
+    request.failure.message = "what?"
+
+
+def _power_of_nothing(request: pb.ReportRequest) -> None:
+    request.measured.power.kind = "measured"
+    request.measured.power.window_seconds = 1.0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _no_samples,
+        _not_a_number,
+        _negative,
+        _other_runtime,
+        _no_outcome,
+        _unspecified_failure,
+        _power_of_nothing,
+    ],
+)
+def test_a_report_that_makes_no_sense_is_refused(
+    connect: Connect,
+    store: Store,
+    fleet: "Fleet",
+    report_of: Callable[[pb.Lease], pb.ReportRequest],
+    spoil: Callable[[pb.ReportRequest], None],
+) -> None:
+    connected = connect("kiosk")
+    job = store.jobs.submit(connected.device.id, fleet.spec())
+    request = report_of(connected.agent.claim(connected.stub).lease)
+    spoil(request)
+
+    code, sentence = refused(lambda: connected.stub.Report(request, timeout=5))
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert sentence
+    assert store.jobs.outcome(job.id) is None
+
+
+def test_a_failure_is_an_outcome(connect: Connect, store: Store, fleet: "Fleet") -> None:
+    connected = connect("kiosk")
+    job = store.jobs.submit(connected.device.id, fleet.spec())
+    lease = connected.agent.claim(connected.stub).lease
+
+    connected.stub.Report(
+        pb.ReportRequest(
+            job_id=lease.job_id,
+            attempt=lease.attempt,
+            idempotency_key="k",
+            failure=pb.Failure(kind=pb.Failure.KIND_WORKER_CRASHED, message="SIGILL"),
+        ),
+        timeout=5,
+    )
+
+    outcome = store.jobs.outcome(job.id)
+    assert outcome is not None
+    assert not isinstance(outcome, Measurement)
+    assert (outcome.kind, outcome.message) == ("worker_crashed", "SIGILL")
+    assert store.jobs.get(job.id).state == "failed"
+
+
+def test_a_message_over_the_cap_is_refused(connect: Connect) -> None:
+    connected = connect("kiosk")
+    request = pb.ClaimRequest(session_id="x" * (1024 * 1024 + 1))
+
+    code, _ = refused(lambda: connected.stub.Claim(request, timeout=5))
+
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_job_of_another_process_wakes_the_device(
+    connect: Connect,
+    workspace: Workspace,
+    store_place: str | Path,
+    fleet: "Fleet",
+    watch: Callable[["ConnectedDevice"], Watching],
+) -> None:
+    connected = connect("kiosk")
+    watching = watch(connected)
+    spec = fleet.spec()
+
+    with Store.open(store_place, blobs_folder=workspace.blobs_folder) as other:
+        other.jobs.submit(connected.device.id, spec)
+
+    event = watching.next()
+    assert isinstance(event, pb.Event)
+    assert event.kind == pb.Event.KIND_JOB_READY
+
+
+def test_a_device_that_works_is_left_in_peace(
+    connect: Connect, store: Store, fleet: "Fleet", watch: Callable[["ConnectedDevice"], Watching]
+) -> None:
+    connected = connect("kiosk")
+    for model in (b"one", b"two"):
+        store.jobs.submit(connected.device.id, fleet.spec(model))
+    connected.agent.claim(connected.stub)
+
+    watching = watch(connected)
+
+    with pytest.raises(queue.Empty):
+        watching.next(seconds=0.3)
+
+
+def test_a_cancelled_job_stops_the_device(
+    connect: Connect, store: Store, fleet: "Fleet", watch: Callable[["ConnectedDevice"], Watching]
+) -> None:
+    connected = connect("kiosk")
+    job = store.jobs.submit(connected.device.id, fleet.spec())
+    lease = connected.agent.claim(connected.stub).lease
+    watching = watch(connected)
+
+    store.jobs.cancel([job.id])
+
+    event = watching.next()
+    assert isinstance(event, pb.Event)
+    assert (event.kind, event.job_id) == (pb.Event.KIND_CANCEL, job.id)
+    reply = connected.stub.Renew(pb.RenewRequest(lease_id=lease.lease_id), timeout=5)
+    assert reply.cancel
+
+
+def test_a_live_lease_is_renewed(connect: Connect, store: Store, fleet: "Fleet") -> None:
+    connected = connect("kiosk")
+    store.jobs.submit(connected.device.id, fleet.spec())
+    lease = connected.agent.claim(connected.stub).lease
+
+    reply = connected.stub.Renew(pb.RenewRequest(lease_id=lease.lease_id), timeout=5)
+
+    assert not reply.cancel
+    assert reply.lease_seconds == 60
+
+
+def test_an_older_session_of_the_same_key_is_refused(
+    connect: Connect, store: Store, fleet: "Fleet"
+) -> None:
+    connected = connect("kiosk")
+    store.jobs.submit(connected.device.id, fleet.spec())
+    connected.agent.claim(connected.stub)
+    old_session = connected.agent.session_id
+    connected.agent.session_id = "restarted"
+    connected.agent.hello(connected.stub)
+
+    again = connected.agent.claim(connected.stub)
+
+    assert again.lease.attempt == 2
+    connected.agent.session_id = old_session
+    code, sentence = refused(lambda: connected.agent.claim(connected.stub))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "another session" in sentence
+
+
+def test_a_stopping_gateway_tells_the_devices_and_ends_at_once(
+    connect: Connect,
+    store: Store,
+    fleet: "Fleet",
+    gateway: RunningGateway,
+    watch: Callable[["ConnectedDevice"], Watching],
+) -> None:
+    connected = connect("kiosk")
+    store.jobs.submit(connected.device.id, fleet.spec())
+    watching = watch(connected)
+    watching.next()  # it is connected
+
+    gateway.stop()
+
+    event = watching.next()
+    assert isinstance(event, pb.Event)
+    assert event.kind == pb.Event.KIND_DRAIN
+    assert watching.next() is None
+
+
+def test_a_port_in_use_is_named(
+    workspace: Workspace, store: Store, gateway: RunningGateway
+) -> None:
+    taken = Listen("127.0.0.1", gateway.gateway_port, 0)
+
+    with pytest.raises(GatewayError, match=f"127.0.0.1:{gateway.gateway_port}"):
+        start_in_thread(workspace, store, taken)
+
+
+def test_one_gateway_serves_a_workspace(workspace: Workspace, store: Store) -> None:
+    with workspace.gateway_lock():
+        assert workspace.gateway_runs()
+        with pytest.raises(GatewayRunsError, match="runs already"), workspace.gateway_lock():
+            pass
+        with ensure_gateway(workspace, store) as running:
+            assert running is None
+
+    assert not workspace.gateway_runs()

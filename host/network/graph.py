@@ -156,20 +156,29 @@ class Network:
 
 
 class NetworkBuilder:
-    """Adds layer by layer, computing shapes; `build` keeps the live graph only."""
+    """Adds layer by layer, computing shapes; `build` keeps the live graph only.
+
+    A layer without weights that reads what an equal one reads is the same node: it would compute
+    the same, and runtimes compute it once.
+    """
 
     def __init__(self, input_shape: Shape) -> None:
         self._nodes = [Node(Input(), (), input_shape)]
+        self._weightless: dict[tuple[Layer, tuple[int, ...]], int] = {}
 
     def shape(self, index: int) -> Shape:
         """What the node of that index writes."""
         return self._nodes[index].shape
 
     def add(self, layer: Layer, *inputs: int) -> int:
-        """Append a layer that reads those nodes and return its index.
+        """The index of a node with that layer, reading those nodes.
 
         Raises ShapeError where the shapes do not fit.
         """
+        if not isinstance(layer, Conv | BatchNorm | Linear):
+            known = self._weightless.setdefault((layer, inputs), len(self._nodes))
+            if known < len(self._nodes):
+                return known
         shape = output_shape(layer, tuple(self._nodes[i].shape for i in inputs))
         self._nodes.append(Node(layer, inputs, shape))
         return len(self._nodes) - 1

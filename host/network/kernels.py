@@ -38,41 +38,64 @@ _ELEMENTWISE_OPS: dict[type, str] = {
     Add: "Add",
     Scale: "Mul",
 }
-_FUSED_INTO_CONV = frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid"})
-"""Activations that onnxruntime computes inside the convolution before them."""
+_NOTHING: frozenset[ActivationKind] = frozenset()
+_FUSED_INTO: dict[type, frozenset[ActivationKind]] = {
+    Conv: frozenset({"relu", "relu6", "sigmoid", "hard_sigmoid"}),
+    Linear: frozenset({"relu", "sigmoid", "hard_sigmoid"}),
+}
+"""Activations that onnxruntime computes inside the step before them."""
+_HARD_SWISH = Activation("hard_swish")
+_HARD_SIGMOID = Activation("hard_sigmoid")
+_GATE = Scale()
 
 
 def kernels_of(network: Network) -> KernelGraph:
-    """What is executed, in order: an activation goes into the convolution that it alone reads."""
+    """What is executed, in order, as `cost_models.fusion` describes it.
+
+    A step that leads takes in the normalisation and the activation that it alone feeds, and
+    hard-swish is two steps.
+    """
     nodes = network.nodes
     kernels: list[Kernel] = []
     written_by = [NETWORK_INPUT] * len(nodes)
-    index = 1
-    while index < len(nodes):
-        node = nodes[index]
-        activation = _activation_after(network, index)
-        last = index if activation is None else index + 1
-        written_by[index] = written_by[last] = len(kernels)
-        kernels.append(
-            Kernel(
-                *_costs(node.layer, activation, tuple([nodes[i].shape for i in node.inputs])),
-                tuple([written_by[i] for i in node.inputs]),
-                node.shape,
-            )
-        )
-        index = last + 1
+    leaders, activations = _leaders(network)
+    for index, node in enumerate(nodes):
+        if index == 0 or leaders[index] != index:
+            written_by[index] = written_by[leaders[index]]
+            continue
+        reads = tuple(dict.fromkeys([written_by[i] for i in node.inputs]))
+        shapes = tuple([nodes[i].shape for i in node.inputs[: len(reads)]])
+        if node.layer == _HARD_SWISH:
+            kernels.append(Kernel(*_costs(_HARD_SIGMOID, None, shapes), reads, node.shape))
+            shapes, reads = shapes * 2, (*reads, len(kernels) - 1)
+            kernels.append(Kernel(*_costs(_GATE, None, shapes), reads, node.shape))
+        else:
+            costs = _costs(node.layer, activations.get(index), shapes)
+            kernels.append(Kernel(*costs, reads, node.shape))
+        written_by[index] = len(kernels) - 1
     return KernelGraph(tuple(kernels), FLOAT_BYTES * flat(network.input_shape))
 
 
-def _activation_after(network: Network, index: int) -> Activation | None:
-    """The activation that the convolution of that index computes along, if there is one."""
-    if type(network.nodes[index].layer) is not Conv or network.consumers[index] != 1:
-        return None
-    following = network.nodes[index + 1]
-    layer = following.layer
-    if type(layer) is not Activation or layer.kind not in _FUSED_INTO_CONV:
-        return None
-    return layer if following.inputs == (index,) else None
+def _leaders(network: Network) -> tuple[list[int], dict[int, Activation]]:
+    """The node in whose step each node is computed, and the activation that a step takes in."""
+    leaders = list(range(len(network.nodes)))
+    activations: dict[int, Activation] = {}
+    for index, node in enumerate(network.nodes):
+        layer = node.layer
+        if not isinstance(layer, Activation | BatchNorm):
+            continue
+        source = node.inputs[0]
+        leader = leaders[source]
+        if network.consumers[source] != 1 or leader in activations:
+            continue
+        leading = type(network.nodes[leader].layer)
+        if isinstance(layer, BatchNorm):
+            if leading is Conv:
+                leaders[index] = leader
+        elif layer.kind in _FUSED_INTO.get(leading, _NOTHING):
+            leaders[index] = leader
+            activations[leader] = layer
+    return leaders, activations
 
 
 @lru_cache(maxsize=1 << 14)
@@ -80,7 +103,7 @@ def _costs(
     layer: Layer, activation: Activation | None, reads: tuple[Shape, ...]
 ) -> tuple[KernelClass, tuple[str, ...], int, int, int, int]:
     """Class, operators, MACs, and bytes read, written and of weights."""
-    shape = output_shape(layer, reads)
+    shape = reads[0] if isinstance(layer, Add | Scale) else output_shape(layer, reads)
     kind, op = _class_and_operator(layer, reads[0])
     ops = (op,) if activation is None else (op, ACTIVATION_OPS[activation.kind])
     weights = weight_elements(layer, reads[0])

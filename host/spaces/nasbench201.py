@@ -83,14 +83,13 @@ class NasBench201:
 
 def _cell(builder: NetworkBuilder, start: int, channels: int, candidate: Candidate) -> int:
     values: list[int | None] = [start]
-    rectified: dict[int, int] = {}
     for node in (1, 2, 3):
         incoming: list[int] = []
         for (to, source), choice in zip(EDGES, candidate.choices, strict=True):
             value = values[source] if to == node else None
             if value is None or OPERATIONS[choice] == "none":
                 continue
-            incoming.append(_edge(builder, value, OPERATIONS[choice], channels, rectified))
+            incoming.append(_edge(builder, value, OPERATIONS[choice], channels))
         values.append(builder.sum(incoming) if incoming else None)
     output = values[3]
     if output is None:
@@ -98,18 +97,13 @@ def _cell(builder: NetworkBuilder, start: int, channels: int, candidate: Candida
     return output
 
 
-def _edge(
-    builder: NetworkBuilder, value: int, operation: str, channels: int, rectified: dict[int, int]
-) -> int:
+def _edge(builder: NetworkBuilder, value: int, operation: str, channels: int) -> int:
     if operation == "skip_connect":
         return value
     if operation == "avg_pool_3x3":
         return builder.add(_AVERAGE_3X3, value)
-    # Every convolution of the cell begins with a ReLU: those that read one node share it.
-    if value not in rectified:
-        rectified[value] = builder.add(Activation("relu"), value)
     kernel = 3 if operation == "nor_conv_3x3" else 1
-    return builder.conv(rectified[value], Conv(channels, kernel))
+    return builder.conv(builder.add(Activation("relu"), value), Conv(channels, kernel))
 
 
 def _reduction(builder: NetworkBuilder, index: int, channels: int) -> int:

@@ -22,6 +22,7 @@ from host.export.bundle import (
     SCHEMA,
     WrittenBundle,
     read_manifest,
+    read_model_card,
     verify_bundle,
     write_bundle,
 )
@@ -108,7 +109,9 @@ def contents_of(channels: Channels = 1) -> BundleContents:
         shipped="int8",
         scores={"flops": 1e6, "naswot": math.nan},
         predictions=(
-            BundlePrediction("fp32", "kiosk", "latency_seconds", 0.02, 0.01, 0.03, "op-count/1"),
+            BundlePrediction(
+                "fp32", "kiosk", "latency_seconds", 0.02, 0.01, 0.03, 0.9, "op-count/1"
+            ),
         ),
         measurements=(
             BundleMeasurement.of(measured(None), precision="fp32", device="kiosk"),
@@ -276,6 +279,19 @@ def test_a_truncated_zip_is_a_problem_and_no_crash(bundle: WrittenBundle, keep: 
         read_manifest(bundle.path)
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", None])
+def test_a_bundle_without_a_manifest_has_none_to_show(
+    bundle: WrittenBundle, content: bytes | None
+) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        files.pop(MANIFEST) if content is None else files.update({MANIFEST: content})
+
+    rewrite(bundle.path, change)
+
+    with pytest.raises(UsageError, match="is no bundle: it"):
+        read_manifest(bundle.path)
+
+
 def test_a_missing_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no bundle .*nowhere.zip"):
         verify_bundle(tmp_path / "nowhere.zip")
@@ -285,12 +301,16 @@ def test_an_unpacked_bundle_is_verified_alike(bundle: WrittenBundle, tmp_path: P
     folder = tmp_path / "unpacked"
     shutil.unpack_archive(bundle.path, folder)
     clean = verify_bundle(folder)
+    card = read_model_card(folder)
+    manifest = read_manifest(folder)
     (folder / "models" / "finalist-1.fp32.onnx").unlink()
     (folder / "note.txt").write_text("hello")
 
     problems = verify_bundle(folder)
 
     assert clean == ()
+    assert card == read_model_card(bundle.path)
+    assert manifest == read_manifest(bundle.path)
     assert problems == (
         "note.txt is not in the manifest",
         "models/finalist-1.fp32.onnx is missing",
@@ -313,15 +333,14 @@ def test_contents_that_no_bundle_can_hold_are_refused(contents: BundleContents) 
 
 
 def test_the_model_card_says_how_good_how_fast_and_from_what(bundle: WrittenBundle) -> None:
-    with zipfile.ZipFile(bundle.path) as archive:
-        card = archive.read("MODEL_CARD.md").decode()
+    card = read_model_card(bundle.path)
 
     assert "| fp32 | test | accuracy | 0.800 | 0.700 to 0.880 | 100 | 0.600 |" in card
     assert "| int8 | test | auroc | 0.900 | not computed | 100 |  |" in card
     assert "| fp32 | kiosk | onnxruntime 1.23.2 | 1 | 25.000 |" in card
     assert "none: no sensor" in card
     assert "| 50.0 | 50 |" in card
-    assert "| fp32 | kiosk | latency_seconds | 0.02 | 0.01 to 0.03 | op-count/1 |" in card
+    assert "| fp32 | kiosk | latency_seconds | 0.02 | 0.01 to 0.03 (90%) | op-count/1 |" in card
     assert "CC BY-NC-SA 4.0" in card
     assert "`r16 w0.5 relu | k3`" in card
 

@@ -13,6 +13,7 @@ from host.network.graph import (
     Conv,
     GlobalPool,
     Linear,
+    Network,
     NetworkBuilder,
     Pool,
 )
@@ -28,7 +29,7 @@ SPACES = [NasBench201(), Mobile({"resolution": (32, 64), "width": (0.25, 0.5)})]
 
 def random_networks(space, count, seed):
     rng = np.random.default_rng(seed)
-    networks = []
+    networks: list[Network] = []
     while len(networks) < count:
         candidate = sample(space, rng)
         if isinstance(space, NasBench201) and candidate.choices[3:] == (0, 0, 0):

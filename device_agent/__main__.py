@@ -1,0 +1,181 @@
+"""Command line of the agent. Only this file prints and decides how the process ends."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from device_agent import VERSION
+from device_agent.errors import AgentError
+from device_agent.processes import default_worker_command
+from device_agent.state import DEFAULT_HOME, Home
+
+
+class _Arguments(argparse.Namespace):
+    command: str
+    home: Path
+    token: str
+    force: bool
+    once: bool
+    json: bool
+
+
+def main(argv: Sequence[str] | None = None, worker_command: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code. `worker_command` starts a worker of another make;
+    its paths must be absolute.
+    """
+    # Read by gRPC when it is first imported, which is below: workers are started by exec alone,
+    # and what the core library has to say reaches people through our own sentences.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    arguments = _parser().parse_args(argv, _Arguments())
+    command = default_worker_command() if worker_command is None else list(worker_command)
+    # A service manager stops with SIGTERM what a person stops with Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _COMMANDS[arguments.command](arguments, command)
+    except AgentError as error:
+        print(f"genba-agent: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("genba-agent: stopped", file=sys.stderr)
+    except BrokenPipeError:
+        # The reader went away; nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _enrol(arguments: _Arguments, worker_command: Sequence[str]) -> None:
+    from device_agent.enrol import enrol, parse_token
+    from device_agent.identity import make_key_pair
+
+    identity = enrol(
+        Home(arguments.home),
+        parse_token(arguments.token),
+        _facts(worker_command),
+        make_key_pair=make_key_pair,
+        force=arguments.force,
+    )
+    print(
+        f"enrolled as {identity.device_name} ({identity.device_id}) with the host at"
+        f" {identity.address}; start work with `genba-agent run`"
+    )
+
+
+def _leave_openssl_out() -> None:
+    """Keep the system's OpenSSL from being loaded: 4 MiB that a running agent never uses.
+
+    gRPC brings TLS of its own; asyncio, which it imports, and hashlib do without where the
+    interpreter was built without OpenSSL, and this makes it look so.
+    """
+    if any(importlib.util.find_spec(name) for name in ("_sha2", "_sha256")):
+        for name in ("_ssl", "_hashlib"):
+            # None in this table makes an import of that name fail (importlib's documentation).
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+
+
+def _run(arguments: _Arguments, worker_command: Sequence[str]) -> None:
+    _leave_openssl_out()
+    from device_agent.session import run_agent
+
+    run_agent(
+        Home(arguments.home),
+        once=arguments.once,
+        worker_command=worker_command,
+        say=lambda text: print(text, flush=True),
+    )
+
+
+def _status(arguments: _Arguments, worker_command: Sequence[str]) -> None:
+    report = _report(Home(arguments.home), worker_command)
+    if arguments.json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    for name, value in _lines(report):
+        print(f"{name:<28} {value}")
+
+
+def _report(home: Home, worker_command: Sequence[str]) -> dict[str, Any]:
+    from device_agent.outbox import Outbox
+
+    report: dict[str, Any] = {"home": str(home.path), "identity": None, "outbox": None}
+    if home.is_enrolled():
+        identity = home.identity()
+        report["identity"] = {
+            "device_id": identity.device_id,
+            "device_name": identity.device_name,
+            "host": identity.address,
+        }
+    if home.outbox.exists():
+        with contextlib.closing(Outbox(home.outbox)) as outbox:
+            waiting, set_aside = outbox.counts()
+        report["outbox"] = {"waiting": waiting, "set_aside": set_aside}
+    report["facts"] = dataclasses.asdict(_facts(worker_command))
+    return report
+
+
+def _facts(worker_command: Sequence[str]) -> Any:
+    from device_agent.probing import probe_runtimes
+    from device_agent.sensors.power import power_source_facts
+    from device_agent.system import read_facts
+
+    return read_facts(runtimes=probe_runtimes(worker_command), power_sources=power_source_facts())
+
+
+def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    identity, outbox = report["identity"], report["outbox"]
+    lines = [("home", report["home"])]
+    if identity is None:
+        lines.append(("identity", "not enrolled: run `genba-agent enroll --token TOKEN`"))
+    else:
+        lines += [(name, str(value)) for name, value in identity.items()]
+    if outbox is not None:
+        lines.append(("outbox", f"{outbox['waiting']} waiting, {outbox['set_aside']} set aside"))
+    facts = dict(report["facts"])
+    for runtime in facts.pop("runtimes"):
+        state = runtime["version"] if runtime["works"] else f"not usable: {runtime['why_not']}"
+        lines.append((f"runtime {runtime['name']}", f"{runtime['library']} {state}"))
+    for source in facts.pop("power_sources"):
+        state = "works" if source["works"] else f"not usable: {source['why_not']}"
+        lines.append((f"power {source['name']}", state))
+    flags = facts.pop("cpu_flags")
+    lines += [(name, "unknown" if value is None else str(value)) for name, value in facts.items()]
+    return [*lines, ("cpu_flags", " ".join(flags))]
+
+
+_COMMANDS = {"enroll": _enrol, "run": _run, "status": _status}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="genba-agent", description="Measures models on this device for a genba host."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    enrol = commands.add_parser("enroll", help="introduce this device to a host, once")
+    enrol.add_argument(
+        "--token", required=True, help="what `genba device enroll NAME` printed on the host"
+    )
+    enrol.add_argument("--force", action="store_true", help="replace an identity that is there")
+    run = commands.add_parser("run", help="work for the host until stopped")
+    run.add_argument("--once", action="store_true", help="end when no job waits")
+    status = commands.add_parser("status", help="say what this device is and what waits here")
+    status.add_argument("--json", action="store_true", help="as JSON")
+    for command in (enrol, run, status):
+        command.add_argument(
+            "--home", type=Path, default=DEFAULT_HOME, help="the agent's folder (%(default)s)"
+        )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""`study.toml`: what one search is to do, checked before anything starts.
+
+People write milliseconds and megabytes here, with the unit in the key; the properties of these
+models give seconds and bytes to the rest of the program.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from host.errors import UsageError
+
+BYTES_PER_MB = 1_000_000
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ConfigError(UsageError):
+    """A configuration that cannot be used; says which key, and what is wrong with it."""
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class SpaceConfig(Section):
+    """Where candidates come from."""
+
+    name: Literal["nasbench201", "mobile"] = "mobile"
+    resolution: Count | None = Field(
+        None, description="Side of the square input; only for nasbench201 (default 32)."
+    )
+    restrict: dict[str, list[float | int | str | bool]] = Field(
+        default_factory=dict,
+        description="Only for mobile: decisions by name, each with the choices to keep.",
+    )
+
+    @model_validator(mode="after")
+    def _fits_the_space(self) -> Self:
+        if self.name == "mobile" and self.resolution is not None:
+            raise ValueError("resolution belongs to nasbench201; use restrict.resolution = [64]")
+        if self.name == "nasbench201" and self.restrict:
+            raise ValueError("restrict belongs to the space mobile")
+        return self
+
+
+class DataConfig(Section):
+    """The images that finalists are trained on, and that proxies look at."""
+
+    folder: str = Field(description="Folder with one sub-folder per class; relative to the file.")
+    colour: Literal["auto", "grey", "rgb"] = "auto"
+
+
+class DeviceConfig(Section):
+    """A registered device that the result must fit, and its limits there."""
+
+    name: str
+    max_latency_ms: Positive | None = None
+    max_peak_memory_mb: Positive | None = Field(
+        None, description="Resident memory of the process that runs the model, at its peak."
+    )
+    threads: Count = 1
+
+    @property
+    def max_latency_seconds(self) -> float | None:
+        return None if self.max_latency_ms is None else self.max_latency_ms / 1000
+
+    @property
+    def max_peak_rss_bytes(self) -> float | None:
+        mb = self.max_peak_memory_mb
+        return None if mb is None else mb * BYTES_PER_MB
+
+
+class LimitsConfig(Section):
+    """Limits that hold on every device."""
+
+    max_model_mb: Positive | None = Field(None, description="Size of the float32 ONNX file.")
+
+    @property
+    def max_model_bytes(self) -> float | None:
+        return None if self.max_model_mb is None else self.max_model_mb * BYTES_PER_MB
+
+
+ProxyName = Literal["parameters", "flops", "jacob_cov", "synflow", "naswot"]
+
+
+def _default_proxies() -> list[ProxyName]:
+    return ["flops", "jacob_cov", "synflow"]
+
+
+class SearchConfig(Section):
+    """How candidates are ranked and bred."""
+
+    proxies: list[ProxyName] = Field(
+        default_factory=_default_proxies,
+        min_length=1,
+        description="Their ranks are combined: the sum of log(rank / N).",
+    )
+    batch_size: Annotated[int, Field(ge=8)] = 32
+    population: Annotated[int, Field(ge=8)] = 24
+
+
+class BudgetConfig(Section):
+    """What may be spent."""
+
+    candidates: Annotated[int, Field(ge=20)] = Field(200, description="Candidates to score.")
+    measurements: Annotated[int, Field(ge=12)] = Field(
+        24, description="Candidates to measure on each device, those for calibration included."
+    )
+    calibration: Annotated[int, Field(ge=10)] = Field(
+        12, description="The first of them, chosen D-optimally to fit the cost models."
+    )
+
+    @model_validator(mode="after")
+    def _calibration_fits(self) -> Self:
+        if self.calibration >= self.measurements:
+            raise ValueError("measurements must be more than calibration")
+        return self
+
+
+class FinalistsConfig(Section):
+    """How the chosen few are trained and shipped."""
+
+    count: Annotated[int, Field(ge=1, le=20)] = 2
+    epochs: Count = 10
+    patience: Count = 5
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Positive = 2e-3
+    max_int8_drop: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.02, description="Largest loss of accuracy (AUROC with two classes) that int8 may cost."
+    )
+
+
+class StudyConfig(Section):
+    """One search from start to end."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataConfig
+    devices: Annotated[list[DeviceConfig], Field(min_length=1)]
+    space: SpaceConfig = SpaceConfig()
+    limits: LimitsConfig = LimitsConfig()
+    search: SearchConfig = SearchConfig()
+    budget: BudgetConfig = BudgetConfig()
+    finalists: FinalistsConfig = FinalistsConfig()
+
+    @model_validator(mode="after")
+    def _devices_are_named_once(self) -> Self:
+        names = [device.name for device in self.devices]
+        if len(set(names)) != len(names):
+            raise ValueError(f"devices: each name may stand once, got {', '.join(names)}")
+        return self
+
+    def effective_json(self) -> str:
+        """Every value that is in force, defaults included."""
+        return self.model_dump_json()
+
+
+def load_study(path: Path) -> StudyConfig:
+    """Read a study; a relative data folder is taken from the file's own folder.
+
+    Raises ConfigError where the file is missing, no TOML, or does not fit the schema.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no file {path}: name the study.toml to run") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ConfigError(f"{path} is no TOML file: {error}") from error
+    data = table.get("data")
+    if isinstance(data, dict) and isinstance(data.get("folder"), str):
+        data["folder"] = str((path.parent / data["folder"]).resolve())
+    try:
+        return StudyConfig.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_sentence(error)}") from error
+
+
+def stored_study(effective_json: str) -> StudyConfig:
+    """A study from the effective configuration that was stored. Raises ConfigError."""
+    try:
+        return StudyConfig.model_validate_json(effective_json)
+    except ValidationError as error:
+        raise ConfigError(
+            f"the stored configuration is of another version of genba: {_sentence(error)}"
+        ) from error
+
+
+def study_schema() -> dict[str, Any]:
+    """The JSON schema of `study.toml`."""
+    return StudyConfig.model_json_schema()
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem, by its key; the rest are counted."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    match first["type"]:
+        case "extra_forbidden":
+            text = f"unknown key {key!r}: remove it or correct its name"
+        case "missing":
+            text = f"the key {key!r} is missing"
+        case _:
+            text = f"{key}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}"
+    more = len(problems) - 1
+    return text + (f" (and {more} more)" if more else "")

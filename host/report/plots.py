@@ -1,0 +1,109 @@
+"""Pictures of a front."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from host.report.units import MS
+from host.study.front import FrontReport
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FRONT = "#0b6e4f"
+_PREDICTED = "#b8860b"
+_LIMIT = "#a4262c"
+_OTHER = "#9aa0a6"
+
+
+def front_figure(report: FrontReport) -> Figure:
+    """Score against latency, one panel a device: the front, what was measured beside it, limits.
+
+    Measured candidates are filled, predictions hollow with their interval.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    devices = [device.device for device in report.rows[0].devices]
+    figure = Figure(figsize=(7.5 * len(devices), 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, device in enumerate(devices, start=1):
+        _panel(figure.add_subplot(1, len(devices), place), report, device)
+    figure.suptitle(
+        f"{report.study}: front of {report.measured} measured and {report.scored} scored candidates"
+    )
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """The picture as an SVG element to put into a page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _panel(axes: Axes, report: FrontReport, device: str) -> None:
+    within = [point for point in report.others if point.within_limits]
+    beyond = [point for point in report.others if not point.within_limits]
+    for points, marker, label in (
+        (within, "o", "measured, dominated"),
+        (beyond, "x", "measured, beyond a limit"),
+    ):
+        if points:
+            latency = [point.latency_seconds[device] * MS for point in points]
+            scores = [point.score for point in points]
+            axes.scatter(latency, scores, s=28, marker=marker, color=_OTHER, label=label)
+    rows = [(row.score, next(d for d in row.devices if d.device == device)) for row in report.rows]
+    told = [(s, p) for s, d in rows if (p := d.predicted_latency_seconds) is not None]
+    if told:
+        axes.errorbar(
+            [p.value * MS for _, p in told],
+            [score for score, _ in told],
+            xerr=[
+                [(p.value - p.low) * MS for _, p in told],
+                [((p.high or p.value) - p.value) * MS for _, p in told],
+            ],
+            fmt="D",
+            mfc="none",
+            color=_PREDICTED,
+            ms=6,
+            lw=1,
+            capsize=3,
+            label="predicted before measuring, 90 % interval",
+        )
+    ordered = sorted((d.latency_seconds * MS, score) for score, d in rows)
+    axes.plot(
+        [x for x, _ in ordered],
+        [y for _, y in ordered],
+        "o-",
+        color=_FRONT,
+        ms=8,
+        lw=1.2,
+        label="Pareto front, measured",
+    )
+    for number, (score, measured) in enumerate(rows, start=1):
+        axes.annotate(
+            str(number),
+            (measured.latency_seconds * MS, score),
+            textcoords="offset points",
+            xytext=(6, -12),
+            color=_FRONT,
+        )
+    limit = report.device_limits_seconds.get(device)
+    if limit is not None:
+        axes.axvline(limit * MS, color=_LIMIT, ls="--", lw=1.2, label=f"limit {limit * MS:g} ms")
+    axes.set_xscale("log")
+    axes.set_xlabel(f"latency on {device}, ms (median)")
+    axes.set_ylabel("score (log-rank, higher is better)")
+    axes.grid(visible=True, which="both", alpha=0.2)
+    axes.legend(fontsize=8, loc="lower right")

@@ -1,0 +1,129 @@
+"""Tables for the terminal."""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from host.report.units import (
+    measured_latency,
+    megabytes,
+    milliseconds,
+    power,
+    predicted_latency,
+    share,
+)
+from host.study.finalist import FinalistResult
+from host.study.front import FrontReport
+
+
+def front_table(report: FrontReport) -> RenderableType:
+    """The front, a row for every candidate and device; predictions in italics."""
+    table = Table(title=f"Pareto front of {report.study}", title_justify="left", expand=False)
+    table.add_column("#", justify="right")
+    table.add_column("score\n(log-rank)", justify="right")
+    table.add_column("device", overflow="fold")
+    table.add_column("latency ms\npredicted [90 %]", style="italic", justify="right")
+    table.add_column("latency ms\nmeasured [95 %]", justify="right")
+    table.add_column("peak RSS MB\nmeasured", justify="right")
+    table.add_column("power W\nmeasured", justify="right")
+    table.add_column("params M", justify="right")
+    table.add_column("file MB\n(bound)", justify="right")
+    for number, row in enumerate(report.rows, start=1):
+        for first, device in enumerate(row.devices):
+            table.add_row(
+                "" if first else str(number),
+                "" if first else f"{row.score:.2f}",
+                device.device,
+                predicted_latency(device.predicted_latency_seconds),
+                measured_latency(device),
+                megabytes(device.peak_rss_bytes),
+                power(device),
+                "" if first else f"{row.parameters / 1e6:.3f}",
+                "" if first else f"{megabytes(row.model_bytes)}",
+            )
+    notes = [Text(f"{n:>3}  {row.text}") for n, row in enumerate(report.rows, start=1)]
+    chosen = Text(
+        f"chosen from {report.scored} scored and {report.measured} measured candidates of the "
+        f"space {report.space}; score: {' + '.join(report.proxies)} by log-rank, untrained"
+    )
+    limits = Text("limits: " + ("; ".join(report.limits) or "none"))
+    return Group(table, *notes, chosen, limits, *_power_notes(report))
+
+
+def finalists_table(finalists: Sequence[FinalistResult]) -> RenderableType:
+    """What training, quantising and the devices made of each finalist."""
+    table = Table(title="Finalists, on test images", title_justify="left")
+    for name in ("#", "form", "accuracy [95 %]", "majority\nclass", "AUROC [95 %]"):
+        table.add_column(name, justify="right")
+    table.add_column("device", overflow="fold")
+    for name in ("latency ms\nmeasured [95 %]", "peak RSS MB", "file MB", "chosen"):
+        table.add_column(name, justify="right")
+    for number, finalist in enumerate(finalists, start=1):
+        chosen = {choice.device: choice.form for choice in finalist.choices}
+        for form in finalist.forms:
+            for device in form.devices:
+                table.add_row(
+                    str(number),
+                    form.form,
+                    share(form.accuracy),
+                    f"{finalist.majority_accuracy:.3f}",
+                    share(form.auroc),
+                    device.device,
+                    measured_latency(device),
+                    megabytes(device.peak_rss_bytes),
+                    megabytes(form.size_bytes),
+                    "yes" if chosen[device.device] == form.form else "",
+                )
+    lines = []
+    for number, finalist in enumerate(finalists, start=1):
+        lines.append(Text(f"{number:>3}  {finalist.text}"))
+        lines.extend(
+            Text(f"     {choice.device}: {choice.form}, {choice.because}")
+            for choice in finalist.choices
+        )
+    return Group(table, *lines)
+
+
+def stage_table(seconds: Sequence[tuple[str, float]]) -> RenderableType:
+    """Wall-clock time of every stage."""
+    table = Table(title="Time per stage", title_justify="left")
+    table.add_column("stage")
+    table.add_column("s", justify="right")
+    for name, spent in seconds:
+        table.add_row(name, f"{spent:.1f}")
+    table.add_row("total", f"{sum(spent for _, spent in seconds):.1f}")
+    return table
+
+
+def three_figures(
+    report: FrontReport, finalists: Sequence[FinalistResult]
+) -> list[tuple[str, str]]:
+    """What a manager asks: how good, how fast, how large. Names are keys of the page's texts."""
+    if not finalists:
+        return []
+    best = max(finalists, key=lambda finalist: finalist.forms[0].quality)
+    choice = best.choices[0]
+    form = best.form(choice.form)
+    device = next(d for d in form.devices if d.device == choice.device)
+    limit = report.device_limits_seconds.get(choice.device)
+    latency = f"{milliseconds(device.latency_seconds)} ms"
+    if limit is not None:
+        latency += f" / {milliseconds(limit)} ms"
+    quality = "accuracy" if form.auroc is None else "auroc"
+    return [
+        (quality, f"{form.quality:.3f}"),
+        ("latency", latency),
+        ("memory", f"{megabytes(device.peak_rss_bytes)} MB"),
+    ]
+
+
+def _power_notes(report: FrontReport) -> list[Text]:
+    reasons = {
+        device.device: device.power_absent_because
+        for row in report.rows
+        for device in row.devices
+        if device.power_watts is None
+    }
+    return [Text(f"power on {name}: none, because {why}") for name, why in reasons.items()]

@@ -1,0 +1,403 @@
+"""The chosen few: trained, quantised, checked, measured once more, and written as bundles."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from host.config import StudyConfig
+from host.errors import GenbaError
+from host.export.bundle import WrittenBundle, write_bundle
+from host.export.check import compare_logits, logits_of_onnx
+from host.export.contents import (
+    BundleAccuracy,
+    BundleContents,
+    BundleMeasurement,
+    BundleModel,
+    BundlePrediction,
+)
+from host.export.errors import ExportError
+from host.export.metadata import onnx_metadata, with_metadata
+from host.export.quantize import quantize_int8
+from host.measurement import Measurement, MeasurementFailure
+from host.network.onnx_model import onnx_bytes
+from host.network.torch_module import NetworkModule, build_module
+from host.network.weights import folded_weights
+from host.store.store import Store
+from host.store.studies import AccuracyRow, Study
+from host.study.finalist import Choice, FinalistResult, Form, FormResult, Score
+from host.study.front import OnDevice
+from host.study.limits import Limit
+from host.study.proposal import Proposal
+from host.study.search import Search
+from host.training.data import ImageLoader, ImageSplit
+from host.training.metrics import Estimate, Evaluation, evaluate
+from host.training.train import EpochRecord, TrainConfig, TrainResult, logits_of_module, train
+
+Member = TypeVar("Member")
+
+CALIBRATION_IMAGES = 128
+LARGEST_RELATIVE_DIFFERENCE = 1e-3
+"""Between the logits of torch and of the exported float32 file, relative to the largest logit."""
+
+
+class ExportDiffersError(GenbaError):
+    """An exported file does not answer as the trained network does."""
+
+
+class NotMeasuredError(GenbaError):
+    """A device failed on the trained model that it had measured untrained."""
+
+
+def choose(front: Sequence[Member], count: int) -> list[Member]:
+    """Spread over a front that is ordered by score: the best, the fastest, and between them."""
+    places = np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int)
+    return [front[index] for index in dict.fromkeys(places.tolist())]
+
+
+def finalist_memo(key: str) -> str:
+    """The name under which the store keeps the result of a finalist."""
+    return f"finalist:{key}"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network with its files and their answers."""
+
+    proposal: Proposal
+    module: NetworkModule
+    training: TrainResult
+    split: ImageSplit
+    models: Mapping[Form, bytes]
+    evaluations: Mapping[Form, Evaluation]
+
+
+class Finishing:
+    """Takes finalists from genotype to bundle; `folder` keeps checkpoints and bundles."""
+
+    def __init__(
+        self, *, config: StudyConfig, study: Study, store: Store, folder: Path, search: Search
+    ) -> None:
+        self._config = config
+        self._study = study
+        self._store = store
+        self._folder = folder
+        self._search = search
+        self._reporter = search.reporter
+
+    def finish(self, proposal: Proposal, loader: ImageLoader) -> FinalistResult:
+        """All steps of one finalist; one that is finished already is read from the store.
+
+        Raises ExportDiffersError and NotMeasuredError.
+        """
+        memo = finalist_memo(proposal.key)
+        stored = self._store.studies.result(self._study.id, memo)
+        if stored is not None:
+            result = FinalistResult.model_validate_json(stored)
+            if Path(result.bundle).is_file():
+                return result
+        trained = self._train(proposal, loader)
+        measured = self._measure(trained)
+        forms = [self._form(trained, form, measured[form]) for form in trained.models]
+        choices = [self._choose_form(forms, d.name) for d in self._search.ledger.devices]
+        bundle = self._write(trained, measured, choices)
+        result = _result(trained, forms, choices, bundle, self._search.combined_scores())
+        for form in trained.models:
+            self._note_accuracy(proposal.key, form, trained.evaluations[form])
+        self._store.bundles.add(self._study.id, bundle.path, bundle.manifest_sha256)
+        self._store.studies.put_result(self._study.id, memo, result.model_dump_json())
+        return result
+
+    def _train(self, proposal: Proposal, loader: ImageLoader) -> Trained:
+        channels, height, width = proposal.network.input_shape
+        split = loader.split(height, width, 1 if channels == 1 else 3)
+        settings = self._config.finalists
+        config = TrainConfig(
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            patience=settings.patience,
+            seed=self._config.seed,
+        )
+
+        def on_epoch(record: EpochRecord) -> None:
+            self._reporter.progress(f"epochs of {proposal.key[:8]}", record.epoch, config.epochs)
+
+        module = build_module(proposal.network, seed=self._config.seed)
+        checkpoint = self._folder / "checkpoints" / f"{proposal.key}.pt"
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        training = train(module, split, config, checkpoint=checkpoint, on_epoch=on_epoch)
+        models = self._export(proposal, module, split)
+        test = split.preprocessing.normalise(split.test.pixels)
+        evaluations = {
+            form: evaluate(
+                split.test.labels,
+                logits_of_onnx(model, test),
+                majority_class=split.majority_class,
+            )
+            for form, model in models.items()
+        }
+        return Trained(proposal, module, training, split, models, evaluations)
+
+    def _export(
+        self, proposal: Proposal, module: NetworkModule, split: ImageSplit
+    ) -> dict[Form, bytes]:
+        calibration = split.train.pixels[:: max(1, len(split.train) // CALIBRATION_IMAGES)]
+        metadata = onnx_metadata(
+            classes=split.classes,
+            preprocessing=split.preprocessing,
+            study=self._study.name,
+            candidate=proposal.text,
+            data_fingerprint=split.fingerprint,
+            calibration_sha256=hashlib.sha256(calibration.tobytes()).hexdigest(),
+        )
+        fp32 = onnx_bytes(proposal.network, folded_weights(module), metadata)
+        check_export(fp32, module, split)
+        models: dict[Form, bytes] = {"fp32": fp32}
+        try:
+            models["int8"] = quantize_int8(fp32, split.preprocessing.normalise(calibration))
+        except ExportError as error:
+            self._reporter.say(f"finalist {proposal.key[:8]} has no int8 form: {error}")
+        return models
+
+    def _measure(self, trained: Trained) -> dict[Form, dict[str, Measurement]]:
+        key = trained.proposal.key
+        outcomes = self._search.ledger.measure_models(
+            {form: model for form, model in trained.models.items()},  # noqa: C416 - str keys
+            purpose=f"finalist of {self._study.name}",
+        )
+        measured: dict[Form, dict[str, Measurement]] = {form: {} for form in trained.models}
+        for form in trained.models:
+            for device in self._search.ledger.devices:
+                outcome = outcomes[form, device.name]
+                if isinstance(outcome, MeasurementFailure):
+                    raise NotMeasuredError(
+                        f"{device.name} could not measure the {form} form of finalist {key[:8]}: "
+                        f"{outcome.message}"
+                    )
+                measured[form][device.name] = outcome
+        return measured
+
+    def _form(
+        self, trained: Trained, form: Form, measured: Mapping[str, Measurement]
+    ) -> FormResult:
+        evaluation = trained.evaluations[form]
+        model = trained.models[form]
+        return FormResult(
+            form=form,
+            sha256=hashlib.sha256(model).hexdigest(),
+            size_bytes=len(model),
+            accuracy=_score(evaluation.accuracy),
+            balanced_accuracy=evaluation.balanced_accuracy,
+            auroc=None if evaluation.auroc is None else _score(evaluation.auroc),
+            devices=[OnDevice.of(name, m) for name, m in measured.items()],
+        )
+
+    def _choose_form(self, forms: Sequence[FormResult], device: str) -> Choice:
+        """int8 where it is faster on this device and loses no more than allowed."""
+        figures = {f.form: next(d for d in f.devices if d.device == device) for f in forms}
+        form, because = gate(forms, figures, self._config.finalists.max_int8_drop)
+        chosen = next(f for f in forms if f.form == form)
+        limits = self._search.limits
+        return Choice(
+            device=device,
+            form=form,
+            because=because,
+            within_limits=all(_holds(limit, chosen, figures[form]) for limit in limits),
+        )
+
+    def _write(
+        self,
+        trained: Trained,
+        measured: Mapping[Form, Mapping[str, Measurement]],
+        choices: Sequence[Choice],
+    ) -> WrittenBundle:
+        proposal = trained.proposal
+        measurements = tuple(
+            BundleMeasurement.of(measurement, precision=form, device=device)
+            for form, by_device in measured.items()
+            for device, measurement in by_device.items()
+        )
+        contents = BundleContents(
+            name=f"{self._study.name}-{proposal.key[:8]}",
+            genba_version=version("genba"),
+            created_at=max(m.measured_at for m in measurements),
+            study=self._study.name,
+            space=self._config.space.name,
+            candidate=proposal.text,
+            seed=self._config.seed,
+            classes=trained.split.classes,
+            preprocessing=trained.split.preprocessing,
+            data_fingerprint=trained.split.fingerprint,
+            data_counts={
+                "train": len(trained.split.train),
+                "validation": len(trained.split.validation),
+                "test": len(trained.split.test),
+            },
+            data_licence="that of the images in the study's data folder",
+            models=tuple(
+                BundleModel(form, _with_figures(model, form, measurements))
+                for form, model in trained.models.items()
+            ),
+            shipped="int8" if all(choice.form == "int8" for choice in choices) else "fp32",
+            scores=self._search.scorer.scores[proposal.key],
+            predictions=self._predictions(proposal),
+            measurements=measurements,
+            accuracies=tuple(
+                accuracy
+                for form, evaluation in trained.evaluations.items()
+                for accuracy in _accuracies(form, evaluation)
+            ),
+        )
+        return write_bundle(self._folder / "bundles", contents)
+
+    def _predictions(self, proposal: Proposal) -> tuple[BundlePrediction, ...]:
+        return tuple(
+            BundlePrediction(
+                precision="fp32",
+                device=device,
+                quantity=target,
+                value=prediction.value,
+                low=prediction.low,
+                high=prediction.high,
+                level=prediction.level,
+                cost_model=f"{type(self._search.surrogates.models[device, target]).__name__}, "
+                f"{prediction.n} measurements",
+            )
+            for (key, device, target), prediction in self._search.foretold.items()
+            if key == proposal.key
+        )
+
+    def _note_accuracy(self, key: str, form: Form, evaluation: Evaluation) -> None:
+        metrics = {
+            "accuracy": evaluation.accuracy.value,
+            "balanced_accuracy": evaluation.balanced_accuracy,
+            "majority_accuracy": evaluation.majority_accuracy,
+        }
+        if evaluation.auroc is not None:
+            metrics["auroc"] = evaluation.auroc.value
+        row = AccuracyRow(key, form, metrics, evaluation.accuracy.n)
+        self._store.studies.add_accuracy(self._study.id, row)
+
+
+def gate(
+    forms: Sequence[FormResult], figures: Mapping[Form, OnDevice], max_drop: float
+) -> tuple[Form, str]:
+    """The form to ship to a device, and the reason in words.
+
+    int8 wins where its median latency there is lower than that of fp32 and its quality (AUROC,
+    else accuracy) is at most `max_drop` lower.
+    """
+    quality = {form.form: form.quality for form in forms}
+    if "int8" not in quality:
+        return "fp32", "the only form"
+    drop = quality["fp32"] - quality["int8"]
+    ratio = figures["fp32"].latency_seconds / figures["int8"].latency_seconds
+    pace = f"int8 is {ratio:.2f} times as fast as fp32 here"
+    if drop > max_drop:
+        return "fp32", f"{pace} but loses {drop:.3f} in quality, more than {max_drop:g}"
+    if ratio <= 1:
+        return "fp32", f"{pace}, so no gain"
+    return "int8", f"{pace} and loses {max(drop, 0.0):.3f} in quality"
+
+
+def check_export(fp32: bytes, module: NetworkModule, split: ImageSplit) -> None:
+    """See that the exported file answers as the module does.
+
+    Raises ExportDiffersError where they differ by more than LARGEST_RELATIVE_DIFFERENCE.
+    """
+    pixels = split.validation.pixels[:32]
+    expected = logits_of_module(module, pixels, split.preprocessing)
+    exported = logits_of_onnx(fp32, split.preprocessing.normalise(pixels))
+    difference = compare_logits(exported, expected).max_abs_difference
+    scale = max(1.0, float(np.abs(expected).max()))
+    if difference > LARGEST_RELATIVE_DIFFERENCE * scale:
+        raise ExportDiffersError(
+            f"the exported ONNX file differs from the trained network by {difference:.2g}, where "
+            f"{LARGEST_RELATIVE_DIFFERENCE * scale:.2g} is allowed: please report this"
+        )
+
+
+def _holds(limit: Limit, form: FormResult, figures: OnDevice) -> bool:
+    if limit.quantity == "model_bytes":
+        return limit.excess(form.size_bytes) <= 0
+    if limit.device != figures.device:
+        return True
+    value = figures.latency_seconds
+    if limit.quantity == "peak_rss_bytes":
+        value = figures.peak_rss_bytes
+    return limit.excess(value) <= 0
+
+
+def _with_figures(model: bytes, form: Form, measurements: Sequence[BundleMeasurement]) -> bytes:
+    own = [measurement for measurement in measurements if measurement.precision == form]
+    summary = "\n".join(
+        f"{m.device}: latency {m.latency_seconds:.6g} s "
+        f"[{m.latency_low_seconds:.6g}, {m.latency_high_seconds:.6g}] n={m.n}, "
+        f"peak RSS {m.peak_rss_bytes} bytes, {m.runtime} {m.runtime_version}"
+        for m in own
+    )
+    return with_metadata(model, {"measured": summary})
+
+
+def _accuracies(form: Form, evaluation: Evaluation) -> list[BundleAccuracy]:
+    n = evaluation.accuracy.n
+    rows = [
+        _accuracy(form, "accuracy", evaluation.accuracy, evaluation.majority_accuracy),
+        BundleAccuracy(
+            form, "test", "balanced_accuracy", evaluation.balanced_accuracy, None, None, n
+        ),
+    ]
+    if evaluation.auroc is not None:
+        rows.append(_accuracy(form, "auroc", evaluation.auroc, 0.5))
+    return rows
+
+
+def _accuracy(form: Form, metric: str, estimate: Estimate, baseline: float) -> BundleAccuracy:
+    return BundleAccuracy(
+        precision=form,
+        subset="test",
+        metric=metric,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        n=estimate.n,
+        baseline=baseline,
+    )
+
+
+def _result(
+    trained: Trained,
+    forms: list[FormResult],
+    choices: list[Choice],
+    bundle: WrittenBundle,
+    scores: Mapping[str, float],
+) -> FinalistResult:
+    network = trained.proposal.network
+    best = trained.training.best
+    return FinalistResult(
+        key=trained.proposal.key,
+        text=trained.proposal.text,
+        score=scores[trained.proposal.key],
+        parameters=network.parameters,
+        macs=network.macs,
+        classes=list(trained.split.classes),
+        epochs=len(trained.training.history),
+        best_epoch=trained.training.best_epoch,
+        train_seconds=trained.training.seconds,
+        validation_auroc=best.validation_auroc,
+        validation_balanced_accuracy=best.validation_balanced_accuracy,
+        majority_accuracy=trained.evaluations["fp32"].majority_accuracy,
+        forms=forms,
+        choices=choices,
+        bundle=str(bundle.path),
+        manifest_sha256=bundle.manifest_sha256,
+    )
+
+
+def _score(estimate: Estimate) -> Score:
+    return Score(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)

@@ -1,0 +1,126 @@
+"""What a study found: the Pareto front of measured candidates, as plain values that can be kept."""
+
+import math
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from cost_models.base import Prediction
+from host.measurement import Measurement
+
+
+class Value(BaseModel):
+    """Frozen and strict about its keys, so that an older file does not pass silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Predicted(Value):
+    """A prediction made before the candidate was measured, with its interval at `level`.
+
+    `high` is None where the cost model gives no upper bound.
+    """
+
+    value: float
+    low: float
+    high: float | None
+    level: float
+
+    @classmethod
+    def of(cls, prediction: Prediction | None) -> Self | None:
+        """The prediction as a plain value."""
+        if prediction is None:
+            return None
+        return cls(
+            value=prediction.value,
+            low=prediction.low,
+            high=prediction.high if math.isfinite(prediction.high) else None,
+            level=prediction.level,
+        )
+
+
+class OnDevice(Value):
+    """What is known of a candidate on one device. Seconds, bytes, watts, joules.
+
+    A prediction is None for a candidate that was measured to calibrate the cost models.
+    """
+
+    device: str
+    runtime: str
+    predicted_latency_seconds: Predicted | None
+    predicted_peak_rss_bytes: Predicted | None
+    latency_seconds: float
+    latency_low_seconds: float
+    latency_high_seconds: float
+    samples: int
+    peak_rss_bytes: int
+    power_watts: float | None
+    energy_per_inference_joules: float | None
+    power_source: str | None
+    power_absent_because: str
+
+    @classmethod
+    def of(
+        cls,
+        device: str,
+        measurement: Measurement,
+        *,
+        latency: Prediction | None = None,
+        peak_rss: Prediction | None = None,
+    ) -> Self:
+        """The figures of a measurement, beside what was predicted before it."""
+        low, high = measurement.latency_interval_seconds
+        power = measurement.power
+        return cls(
+            device=device,
+            runtime=f"{measurement.runtime_library} {measurement.runtime_version}",
+            predicted_latency_seconds=Predicted.of(latency),
+            predicted_peak_rss_bytes=Predicted.of(peak_rss),
+            latency_seconds=measurement.latency_seconds,
+            latency_low_seconds=low,
+            latency_high_seconds=high,
+            samples=measurement.sample_count,
+            peak_rss_bytes=measurement.peak_rss_bytes,
+            power_watts=None if power is None else power.power_watts,
+            energy_per_inference_joules=None
+            if power is None
+            else power.energy_per_inference_joules,
+            power_source=None if power is None else f"{power.source}, {power.kind}",
+            power_absent_because=measurement.power_absent_because,
+        )
+
+
+class FrontRow(Value):
+    """A candidate on the front. `score` is its log-rank among all scored candidates."""
+
+    key: str
+    text: str
+    score: float
+    scores: dict[str, float | None]
+    parameters: int
+    macs: int
+    model_bytes: int
+    devices: list[OnDevice]
+
+
+class Point(Value):
+    """A measured candidate that is not on the front, for the picture."""
+
+    score: float
+    latency_seconds: dict[str, float]
+    within_limits: bool
+
+
+class FrontReport(Value):
+    """The front of a study, best score first, and what it was chosen from."""
+
+    format: Literal["genba-front/1"] = "genba-front/1"
+    study: str
+    space: str
+    proxies: list[str]
+    limits: list[str]
+    device_limits_seconds: dict[str, float]
+    scored: int
+    measured: int
+    rows: list[FrontRow]
+    others: list[Point]

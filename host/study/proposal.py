@@ -1,0 +1,67 @@
+"""A candidate with everything that can be known of it without scoring or measuring."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from cost_models.kernels import KernelGraph
+from host.network.graph import DeadNetworkError, Network
+from host.network.kernels import kernels_of
+from host.network.onnx_model import onnx_bytes
+from host.network.weights import random_weights
+from host.spaces.base import Candidate, SearchSpace, Task
+
+_BYTES_OF_A_NODE = 320
+_BYTES_OF_A_FILE = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """A candidate and its network. Isomorphic candidates have one key."""
+
+    candidate: Candidate
+    text: str
+    network: Network
+
+    @property
+    def key(self) -> str:
+        return self.network.key
+
+    @cached_property
+    def graph(self) -> KernelGraph:
+        """What a device will execute."""
+        return kernels_of(self.network)
+
+    @property
+    def model_bytes(self) -> int:
+        """An upper bound of the size of the float32 ONNX file, without writing it."""
+        nodes = _BYTES_OF_A_NODE * len(self.network.nodes)
+        return self.graph.weight_bytes + nodes + _BYTES_OF_A_FILE
+
+    def untrained_onnx(self) -> bytes:
+        """The file to measure: weights drawn from the key, so the same bytes every time."""
+        seed = int(self.key[:8], 16)
+        return onnx_bytes(self.network, random_weights(self.network, seed=seed))
+
+
+class Proposer:
+    """Makes proposals of candidates, each network once; remembers all that it made."""
+
+    def __init__(self, space: SearchSpace, task: Task) -> None:
+        self.space = space
+        self._task = task
+        self._by_key: dict[str, Proposal] = {}
+
+    def fresh(self, candidates: Iterable[Candidate]) -> list[Proposal]:
+        """Those that are alive and not isomorphic to one made before."""
+        proposals = []
+        for candidate in candidates:
+            try:
+                network = self.space.build(candidate, self._task)
+            except DeadNetworkError:
+                continue
+            if network.key not in self._by_key:
+                proposal = Proposal(candidate, self.space.text(candidate), network)
+                self._by_key[network.key] = proposal
+                proposals.append(proposal)
+        return proposals

@@ -1,0 +1,19 @@
+"""What a running study tells the person who waits for it."""
+
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """Receives what happens, in order. What it does with it must not change the study."""
+
+    def stage(self, name: str) -> None:
+        """Another part of the study begins."""
+        ...
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """So much of the current stage's work of that kind is done."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A sentence that a person should read."""
+        ...

@@ -1,0 +1,301 @@
+"""One study from configuration to bundles: the only place that knows all parts.
+
+A study is a function of its configuration, its seed and what devices measure. Scores,
+measurements and finalists are kept in the store, so a study that was stopped, at any point and by
+anything, is continued by running it again.
+"""
+
+import fcntl
+import json
+import math
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from host.config import StudyConfig
+from host.errors import GenbaError, UsageError
+from host.preprocessing import Channels
+from host.proxies.engine import proxies_by_name
+from host.spaces.base import SearchSpace, Task
+from host.spaces.mobile import Mobile
+from host.spaces.nasbench201 import NasBench201
+from host.store.store import Store
+from host.store.studies import PredictionRow, Study, StudyCandidate, UnknownStudyError
+from host.study.finalist import FinalistResult
+from host.study.finalists import Finishing, choose, finalist_memo
+from host.study.front import FrontReport, FrontRow, OnDevice, Point
+from host.study.ledger import Ledger, study_devices
+from host.study.limits import limits_of
+from host.study.proposal import Proposal, Proposer
+from host.study.report import Reporter
+from host.study.scoring import Scorer
+from host.study.search import Search
+from host.study.surrogates import Surrogates
+from host.training.data import ImageFolder, ImageLoader, scan_folder
+
+FRONT = "front"
+"""Name of the stored result that holds the front."""
+
+
+class StudyRunsError(GenbaError):
+    """Another process works on the study."""
+
+
+class OtherConfigurationError(UsageError):
+    """A study of that name exists with another configuration."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a finished study found."""
+
+    front: FrontReport
+    finalists: tuple[FinalistResult, ...]
+
+
+def run_study(
+    config: StudyConfig, *, store: Store, workspace: Path, reporter: Reporter
+) -> StudyResult:
+    """Run a study, or go on with it where it stopped. Needs a gateway that serves the workspace.
+
+    Raises GenbaError for whatever ends it; the study can be resumed.
+    """
+    devices = study_devices(store, config.devices)
+    reporter.stage("data")
+    images = scan_folder(Path(config.data.folder))
+    for file in images.excluded:
+        reporter.say(f"left out {file.path}: {file.reason}")
+    study = open_study(store, config)
+    folder = workspace / "studies" / study.name
+    with _only_one(folder, study.name):
+        try:
+            loader = ImageLoader(images, seed=config.seed)
+            ledger = Ledger(store, study.id, devices, reporter)
+            search = make_search(config, store, loader, ledger, reporter)
+            front = _search(store, study, search)
+            report = front_report(config, search, front)
+            _keep(store, study, search, front, report)
+            finalists = _finish(config, study, store, folder, search, front, loader)
+        except GenbaError as error:
+            store.studies.fail(study.id, str(error))
+            raise
+        store.studies.finish(study.id)
+        return StudyResult(report, finalists)
+
+
+def stored_result(store: Store, study: Study) -> StudyResult | None:
+    """The front and the finalists that the store holds of a study; None before there is a front."""
+    front = store.studies.result(study.id, FRONT)
+    if front is None:
+        return None
+    report = FrontReport.model_validate_json(front)
+    finalists = [store.studies.result(study.id, finalist_memo(row.key)) for row in report.rows]
+    return StudyResult(
+        report,
+        tuple(FinalistResult.model_validate_json(text) for text in finalists if text is not None),
+    )
+
+
+def open_study(store: Store, config: StudyConfig) -> Study:
+    """The study of that name, made where there is none.
+
+    Raises OtherConfigurationError where the stored one differs.
+    """
+    try:
+        study = store.studies.by_name(config.name)
+    except UnknownStudyError:
+        return store.studies.create(config.name, config.effective_json(), config.seed)
+    before, now = json.loads(study.config_json), config.model_dump(mode="json")
+    difference = next(_differences(before, now, ""), None)
+    if difference is not None:
+        raise OtherConfigurationError(
+            f"a study named {config.name!r} exists with another configuration ({difference}): "
+            "give this one another name, or undo the change to resume it"
+        )
+    return study
+
+
+def make_search(
+    config: StudyConfig, store: Store, loader: ImageLoader, ledger: Ledger, reporter: Reporter
+) -> Search:
+    """The search of a study, before its first step."""
+    channels = _channels(config, loader.folder)
+    batch = config.search.batch_size
+
+    def images(height: int, width: int) -> Any:
+        return loader.batch(batch, height, width, channels)
+
+    fingerprint = loader.folder.fingerprint[:16]
+    return Search(
+        config=config,
+        limits=limits_of(config),
+        proposer=Proposer(space_of(config), Task(channels, len(loader.folder.classes))),
+        scorer=Scorer(
+            store=store,
+            proxies=proxies_by_name(config.search.proxies),
+            images=images,
+            input_key=f"images {fingerprint} batch {batch} seed {config.seed}",
+            seed=config.seed,
+            space=config.space.name,
+        ),
+        ledger=ledger,
+        surrogates=Surrogates([device.name for device in ledger.devices]),
+        reporter=reporter,
+    )
+
+
+def space_of(config: StudyConfig) -> SearchSpace:
+    """The search space that a study names."""
+    if config.space.name == "nasbench201":
+        return NasBench201(resolution=config.space.resolution or 32)
+    restrict: dict[str, tuple[Hashable, ...]] = {
+        name: tuple(choices) for name, choices in config.space.restrict.items()
+    }
+    return Mobile(restrict)
+
+
+def front_report(config: StudyConfig, search: Search, front: list[Proposal]) -> FrontReport:
+    """The front as plain values."""
+    scores = search.combined_scores()
+    chosen = {proposal.key for proposal in front}
+    others = [
+        Point(
+            score=scores[p.key],
+            latency_seconds={
+                device.name: measurement.latency_seconds
+                for device in search.ledger.devices
+                if (measurement := search.ledger.measurement(p.key, device.name)) is not None
+            },
+            within_limits=search.within_limits(p),
+        )
+        for p in search.measured()
+        if p.key not in chosen
+    ]
+    return FrontReport(
+        study=config.name,
+        space=config.space.name,
+        proxies=list(config.search.proxies),
+        limits=[str(limit) for limit in search.limits],
+        device_limits_seconds={
+            limit.device: limit.maximum
+            for limit in search.limits
+            if limit.quantity == "latency_seconds" and limit.device is not None
+        },
+        scored=len(search.archive),
+        measured=len(search.measured()),
+        rows=[_row(search, proposal, scores[proposal.key]) for proposal in front],
+        others=others,
+    )
+
+
+def _search(store: Store, study: Study, search: Search) -> list[Proposal]:
+    store.studies.set_stage(study.id, "calibrate")
+    search.calibrate()
+    store.studies.set_stage(study.id, "search")
+    search.explore()
+    store.studies.set_stage(study.id, "front")
+    return search.settle()
+
+
+def _finish(
+    config: StudyConfig,
+    study: Study,
+    store: Store,
+    folder: Path,
+    search: Search,
+    front: list[Proposal],
+    loader: ImageLoader,
+) -> tuple[FinalistResult, ...]:
+    store.studies.set_stage(study.id, "finalists")
+    search.reporter.stage("finalists")
+    finishing = Finishing(config=config, study=study, store=store, folder=folder, search=search)
+    chosen = choose(front, config.finalists.count)
+    return tuple(finishing.finish(proposal, loader) for proposal in chosen)
+
+
+def _keep(
+    store: Store, study: Study, search: Search, front: list[Proposal], report: FrontReport
+) -> None:
+    """Write down what the search found: candidates, cost models, predictions, front."""
+    for role, proposals in (
+        ("scored", list(search.archive.values())),
+        ("measured", search.measured()),
+        ("front", front),
+    ):
+        rows = [StudyCandidate(p.key, order, role) for order, p in enumerate(proposals)]
+        store.studies.add_candidates(study.id, rows)
+    ids = {device.name: device.device.id for device in search.ledger.devices}
+    for (device, target), model in search.surrogates.models.items():
+        text = model.to_json()
+        latest = store.cost_models.latest(ids[device], target)
+        if latest is None or latest.model_json != text:
+            store.cost_models.add(ids[device], target, text, model.n)
+    predictions = [
+        PredictionRow(
+            candidate_key=key,
+            device_id=ids[device],
+            target=target,
+            value=prediction.value,
+            low=prediction.low,
+            high=prediction.high,
+            level=prediction.level,
+            model_id=None,
+        )
+        for (key, device, target), prediction in search.foretold.items()
+    ]
+    store.studies.add_predictions(study.id, predictions)
+    store.studies.add_front(study.id, [p.key for p in front])
+    store.studies.put_result(study.id, FRONT, report.model_dump_json())
+
+
+def _row(search: Search, proposal: Proposal, score: float) -> FrontRow:
+    devices = []
+    for device in search.ledger.devices:
+        measurement = search.ledger.measurement(proposal.key, device.name)
+        if measurement is not None:
+            latency = search.foretold.get((proposal.key, device.name, "latency_seconds"))
+            memory = search.foretold.get((proposal.key, device.name, "peak_rss_bytes"))
+            devices.append(OnDevice.of(device.name, measurement, latency=latency, peak_rss=memory))
+    scores = search.scorer.scores[proposal.key]
+    return FrontRow(
+        key=proposal.key,
+        text=proposal.text,
+        score=score,
+        scores={name: None if math.isnan(value) else value for name, value in scores.items()},
+        parameters=proposal.network.parameters,
+        macs=proposal.network.macs,
+        model_bytes=proposal.model_bytes,
+        devices=devices,
+    )
+
+
+def _channels(config: StudyConfig, folder: ImageFolder) -> Channels:
+    if config.data.colour == "auto":
+        return folder.channels
+    return 1 if config.data.colour == "grey" else 3
+
+
+def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
+    """Where two effective configurations differ, as `key: before, now after`."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in sorted({*before, *now}):
+            path = f"{key}.{name}" if key else name
+            yield from _differences(before.get(name), now.get(name), path)
+    elif before != now:
+        yield f"{key}: {before}, now {now}"
+
+
+@contextmanager
+def _only_one(folder: Path, name: str) -> Iterator[None]:
+    """Hold the study's lock, which ends with the process whatever ends it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StudyRunsError(
+                f"the study {name!r} is running in another process: wait for it or stop that one"
+            ) from error
+        yield

@@ -1,0 +1,258 @@
+"""From a space to a front: calibrate the cost models, breed candidates, measure what decides."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cost_models.base import Prediction
+from cost_models.design import d_optimal
+from host.config import StudyConfig
+from host.search.evolution import Evolution, non_dominated
+from host.spaces.base import Candidate, sample
+from host.study.ledger import Ledger
+from host.study.limits import InfeasibleError, Limit, Miss, Target, closest
+from host.study.proposal import Proposal, Proposer
+from host.study.report import Reporter
+from host.study.scoring import Scorer
+from host.study.surrogates import Surrogates, all_targets
+
+Matrix = npt.NDArray[np.float64]
+
+POOL = 300
+"""Candidates from which those for calibration are chosen (cost-model literature: 600 of 15,625)."""
+GENERATIONS_PER_FIT = 3
+PROPOSALS_PER_CANDIDATE = 10
+"""So many proposals may be made for each candidate of the budget before the search gives up."""
+
+
+@dataclass
+class Search:
+    """One search. Every step is a function of the configuration, the seed and the measurements.
+
+    So a study that was stopped runs the same steps again, and whatever the store holds is not
+    done twice.
+    """
+
+    config: StudyConfig
+    limits: Sequence[Limit]
+    proposer: Proposer
+    scorer: Scorer
+    ledger: Ledger
+    surrogates: Surrogates
+    reporter: Reporter
+    archive: dict[str, Proposal] = field(default_factory=dict)
+    """Candidates with scores, by key."""
+    hopeless: dict[str, Proposal] = field(default_factory=dict)
+    """Candidates that were not scored, because their upper bounds exceed a limit."""
+    foretold: dict[tuple[str, str, Target], Prediction] = field(default_factory=dict)
+    """What was predicted of a candidate on a device just before it was measured."""
+
+    def calibrate(self) -> None:
+        """Measure a few candidates from which the cost models learn most, and fit them."""
+        self.reporter.stage("calibrate")
+        rng = np.random.default_rng(self.config.seed)
+        wanted = min(POOL, math.prod(len(d.choices) for d in self.proposer.space.decisions))
+        pool: list[Proposal] = []
+        for _ in range(10 * wanted):
+            if len(pool) == wanted:
+                break
+            pool += self.proposer.fresh([sample(self.proposer.space, rng)])
+        pool = [p for p in pool if not self._too_large(p)] or pool
+        count = min(self.config.budget.calibration, len(pool))
+        chosen = [pool[index] for index in d_optimal(self.surrogates.design_rows(pool), count)]
+        self.ledger.measure(chosen)
+        self._score(chosen)
+        self.surrogates.fit(self.ledger, self.archive)
+
+    def explore(self) -> None:
+        """Breed candidates until the budget of scores is spent; measure the doubtful ones."""
+        self.reporter.stage("search")
+        space = self.proposer.space
+        evolution = Evolution(
+            [len(decision.choices) for decision in space.decisions],
+            objectives=1 + len(self.ledger.devices),
+            constraints=len(self.limits),
+            population=self.config.search.population,
+            seed=self.config.seed,
+        )
+        budget = self.config.budget
+        generation = 0
+        while (
+            len(self.archive) < budget.candidates
+            and len(self.archive) + len(self.hopeless) < PROPOSALS_PER_CANDIDATE * budget.candidates
+        ):
+            asked = evolution.ask()
+            if not asked:
+                break
+            fresh = self.proposer.fresh(Candidate(choices) for choices in asked)
+            bounds = self.surrogates.upper_bounds(self.limits, fresh)
+            promising = [p for p, row in zip(fresh, bounds, strict=True) if (row <= 0).all()]
+            self.hopeless |= {p.key: p for p in fresh if p not in promising}
+            self._score(promising[: budget.candidates - len(self.archive)])
+            everything = self._candidates()
+            evolution.tell(
+                [p.candidate.choices for p in everything],
+                self._objectives(everything),
+                self.surrogates.upper_bounds(self.limits, everything),
+            )
+            generation += 1
+            if generation % GENERATIONS_PER_FIT == 0:
+                self._measure_doubtful()
+        self.reporter.progress("candidates", budget.candidates, budget.candidates)
+
+    def settle(self) -> list[Proposal]:
+        """Measure the front until all of it is measured or the budget is spent; best score first.
+
+        Raises InfeasibleError where no measured candidate meets all limits.
+        """
+        self.reporter.stage("front")
+        while self._left() > 0:
+            unmeasured = [p for p in self._expected_front() if p.key not in self.ledger.keys]
+            if not unmeasured:
+                break
+            self._measure(_spread(unmeasured, self._left()))
+        feasible = [p for p in self.measured() if self._excess(p) <= 0]
+        if not feasible:
+            raise InfeasibleError(closest([self._miss(p) for p in self._candidates()]).sentence())
+        combined = self.combined_scores()
+        scores = np.array([combined[p.key] for p in feasible])
+        objectives = np.column_stack([-scores, self._measured_latencies(feasible)])
+        front = [feasible[index] for index in non_dominated(objectives)]
+        return sorted(front, key=lambda p: (-combined[p.key], p.key))
+
+    def within_limits(self, proposal: Proposal) -> bool:
+        """Whether a measured candidate meets every limit."""
+        return self._excess(proposal) <= 0
+
+    def measured(self) -> list[Proposal]:
+        """The candidates that every device has measured."""
+        return [p for p in self.archive.values() if self.ledger.complete(p.key)]
+
+    def combined_scores(self) -> dict[str, float]:
+        """The log-rank of every scored candidate among all of them."""
+        keys = list(self.archive)
+        return dict(zip(keys, (float(s) for s in self.scorer.combined(keys)), strict=True))
+
+    def _score(self, proposals: Sequence[Proposal]) -> None:
+        before = len(self.archive)
+        total = self.config.budget.candidates
+        self.scorer.score(
+            proposals, lambda done: self.reporter.progress("candidates", before + done, total)
+        )
+        for proposal in proposals:
+            self.archive[proposal.key] = proposal
+            self.hopeless.pop(proposal.key, None)
+
+    def _measure(self, proposals: Sequence[Proposal]) -> None:
+        """Predict, measure, fit again."""
+        for device, target in all_targets([d.name for d in self.ledger.devices]):
+            predictions = self.surrogates.predict(device, target, proposals)
+            for proposal, prediction in zip(proposals, predictions, strict=True):
+                self.foretold[proposal.key, device, target] = prediction
+        self.ledger.measure(proposals)
+        self._score([p for p in proposals if p.key not in self.archive])
+        self.surrogates.fit(self.ledger, self.archive)
+
+    def _measure_doubtful(self) -> None:
+        """Spend part of half the free budget where an interval straddles a limit near the front."""
+        budget = self.config.budget
+        half = (budget.measurements - budget.calibration) // 2
+        spent = len(self.ledger.keys) - budget.calibration
+        count = min(max(1, half // 3), half - spent)
+        if count <= 0:
+            return
+        doubtful = [p for p in self.hopeless.values() if self._may_fit(p)]
+        near = [p for p in self._expected_front() if p.key not in self.ledger.keys]
+        # The largest doubtful networks first: they gain most if the limit turns out to hold.
+        doubtful.sort(key=lambda p: (-p.network.macs, p.key))
+        chosen = [*doubtful[: (count + 1) // 2], *_spread(near, count)][:count]
+        if chosen:
+            self._measure(chosen)
+
+    def _may_fit(self, proposal: Proposal) -> bool:
+        """Whether the predicted values themselves, not their upper bounds, meet every limit."""
+        return self._miss(proposal).excess <= 0 if self.limits else True
+
+    def _expected_front(self) -> list[Proposal]:
+        """The front by score and predicted latency of what should meet the limits.
+
+        Measured candidates count by what was measured of them. Where the upper bounds leave
+        nothing, the predicted values decide.
+        """
+        hopeful = [p for p in self.archive.values() if self._excess(p) <= 0]
+        if not hopeful:
+            hopeful = [p for p in self._candidates() if self._may_fit(p)]
+        if not hopeful:
+            return []
+        objectives = self._objectives(hopeful)
+        return [hopeful[index] for index in non_dominated(objectives)]
+
+    def _candidates(self) -> list[Proposal]:
+        return [*self.archive.values(), *self.hopeless.values()]
+
+    def _objectives(self, proposals: Sequence[Proposal]) -> Matrix:
+        """Negative score and predicted latencies; a candidate without a score ranks last."""
+        combined = self.combined_scores()
+        worst = min(combined.values()) - 1.0
+        scores = [combined.get(p.key, worst) for p in proposals]
+        return np.column_stack([-np.array(scores), self.surrogates.latencies(proposals)])
+
+    def _measured_latencies(self, proposals: Sequence[Proposal]) -> Matrix:
+        rows = [
+            [
+                measurement.latency_seconds
+                for device in self.ledger.devices
+                if (measurement := self.ledger.measurement(p.key, device.name)) is not None
+            ]
+            for p in proposals
+        ]
+        return np.array(rows)
+
+    def _excess(self, proposal: Proposal) -> float:
+        """The largest excess over a limit: of what was measured, else of the upper bounds."""
+        if not self.limits:
+            return 0.0
+        if proposal.key in self.ledger.keys:
+            return self._miss(proposal).excess
+        return float(self.surrogates.upper_bounds(self.limits, [proposal]).max())
+
+    def _miss(self, proposal: Proposal) -> Miss:
+        """The limit exceeded by most: by the measured value where there is one."""
+        misses = [self._against(limit, proposal) for limit in self.limits]
+        return max(misses, key=lambda miss: miss.excess)
+
+    def _against(self, limit: Limit, proposal: Proposal) -> Miss:
+        kind: Literal["measured", "predicted", "computed"] = "computed"
+        if limit.quantity == "model_bytes" or limit.device is None:
+            value = float(proposal.model_bytes)
+        elif self.ledger.outcome(proposal.key, limit.device) is not None:
+            measurement = self.ledger.measurement(proposal.key, limit.device)
+            # A device that failed to run the model does not meet the limit.
+            value = math.inf if measurement is None else getattr(measurement, limit.quantity)
+            kind = "measured"
+        else:
+            prediction = self.surrogates.predict(limit.device, limit.quantity, [proposal])[0]
+            value, kind = prediction.value, "predicted"
+        return Miss(proposal.text, limit, value, kind)
+
+    def _too_large(self, proposal: Proposal) -> bool:
+        return any(
+            limit.quantity == "model_bytes" and limit.excess(proposal.model_bytes) > 0
+            for limit in self.limits
+        )
+
+    def _left(self) -> int:
+        return self.config.budget.measurements - len(self.ledger.keys)
+
+
+def _spread(proposals: Sequence[Proposal], count: int) -> list[Proposal]:
+    """Up to `count` of them, evenly by size: both ends of a front and what lies between."""
+    ordered = sorted(proposals, key=lambda p: (p.network.macs, p.key))
+    if len(ordered) <= count:
+        return ordered
+    places = np.linspace(0, len(ordered) - 1, count).round().astype(int)
+    return [ordered[index] for index in dict.fromkeys(places.tolist())]

@@ -1,0 +1,101 @@
+"""The cost models of a study: for every device and target one, fitted on what it measured there."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from cost_models.base import CostModel, Prediction
+from cost_models.latency import LatencyModel
+from cost_models.memory import PeakMemoryModel
+from host.errors import GenbaError
+from host.study.ledger import Ledger
+from host.study.limits import TARGETS, Limit, Target
+from host.study.proposal import Proposal
+
+MIN_MEASUREMENTS = 9
+"""Fewer leave no 90 % interval (cost_models.intervals)."""
+
+Matrix = npt.NDArray[np.float64]
+
+
+class TooFewMeasurementsError(GenbaError):
+    """A device measured too little to predict anything from it."""
+
+
+class Surrogates:
+    """Predicts what devices would measure; `fit` again whenever the ledger has grown."""
+
+    def __init__(self, device_names: Sequence[str]) -> None:
+        self.models: dict[tuple[str, Target], CostModel] = {}
+        for name in device_names:
+            self.models[name, "latency_seconds"] = LatencyModel()
+            self.models[name, "peak_rss_bytes"] = PeakMemoryModel()
+        self._rows: dict[tuple[str, Target], Matrix] = {}
+
+    def fit(self, ledger: Ledger, proposals: Mapping[str, Proposal]) -> None:
+        """Fit every model on what its device measured of these candidates.
+
+        Raises TooFewMeasurementsError for a device with fewer than MIN_MEASUREMENTS.
+        """
+        for (device, target), model in self.models.items():
+            measured = {
+                key: getattr(measurement, target)
+                for key in sorted(proposals)
+                if (measurement := ledger.measurement(key, device)) is not None
+            }
+            if len(measured) < MIN_MEASUREMENTS:
+                raise TooFewMeasurementsError(
+                    f"{device} measured only {len(measured)} candidates, {MIN_MEASUREMENTS} are "
+                    f"needed to predict from: see `genba device show {device}` for its failures"
+                )
+            graphs = [proposals[key].graph for key in measured]
+            model.fit(graphs, np.array(list(measured.values())))
+
+    def predict(
+        self, device: str, target: Target, proposals: Sequence[Proposal]
+    ) -> list[Prediction]:
+        """One prediction for each proposal."""
+        if not proposals:
+            return []
+        rows = np.stack([self.features(target, proposal) for proposal in proposals])
+        return self.models[device, target].predict_rows(rows)
+
+    def features(self, target: Target, proposal: Proposal) -> Matrix:
+        """The row of features of a proposal; the same for every device."""
+        known = self._rows.get((proposal.key, target))
+        if known is None:
+            model = next(model for (_, t), model in self.models.items() if t == target)
+            known = self._rows[proposal.key, target] = model.features([proposal.graph])[0]
+        return known
+
+    def design_rows(self, proposals: Sequence[Proposal]) -> Matrix:
+        """What D-optimal design compares: the latency features, scaled for relative errors."""
+        rows = np.stack([self.features("latency_seconds", p) for p in proposals])
+        return LatencyModel().design_rows(rows)
+
+    def upper_bounds(self, limits: Sequence[Limit], proposals: Sequence[Proposal]) -> Matrix:
+        """For each proposal and limit, the excess of the upper bound over the limit."""
+        excess = np.empty((len(proposals), len(limits)))
+        for column, limit in enumerate(limits):
+            values = self._upper_values(limit, proposals)
+            excess[:, column] = [limit.excess(value) for value in values]
+        return excess
+
+    def latencies(self, proposals: Sequence[Proposal]) -> Matrix:
+        """Predicted latency in seconds, one row a proposal, one column a device."""
+        names = list(dict.fromkeys(name for name, _ in self.models))
+        columns = [
+            [p.value for p in self.predict(name, "latency_seconds", proposals)] for name in names
+        ]
+        return np.array(columns).reshape(len(names), len(proposals)).T
+
+    def _upper_values(self, limit: Limit, proposals: Sequence[Proposal]) -> list[float]:
+        if limit.quantity == "model_bytes" or limit.device is None:
+            return [float(proposal.model_bytes) for proposal in proposals]
+        return [p.high for p in self.predict(limit.device, limit.quantity, proposals)]
+
+
+def all_targets(device_names: Sequence[str]) -> list[tuple[str, Target]]:
+    """Every pair of device and target that a study predicts."""
+    return [(name, target) for name in device_names for target in TARGETS]

@@ -1,0 +1,434 @@
+"""A host that follows a script, made of the generated stubs over real mTLS; and small models."""
+
+# ruff: noqa: N802 - gRPC names methods as the proto does, and its settings precede its import
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime as dt
+import hashlib
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+# Workers are started by exec alone; without this, grpc's fork handlers run on Python 3.9.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import grpc
+import pytest
+
+from device_agent.state import Home, Identity
+from device_agent.work import PROTOCOL, Lease, MeasuredSamples, MeasureSpec
+from protos import genba_agent_pb2 as pb
+from protos import genba_agent_pb2_grpc as rpc
+
+CHUNK_BYTES = 256 * 1024
+
+
+@dataclass
+class Authority:
+    """A certificate authority as the host has one: its own certificate also serves enrolment."""
+
+    key: Any
+    certificate: Any
+
+    @property
+    def ca_pem(self) -> bytes:
+        from cryptography.hazmat.primitives import serialization
+
+        return bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    @property
+    def fingerprint(self) -> str:
+        from cryptography.hazmat.primitives import serialization
+
+        der = self.certificate.public_bytes(serialization.Encoding.DER)
+        return base64.urlsafe_b64encode(hashlib.sha256(der).digest()).decode().rstrip("=")
+
+    @property
+    def key_pem(self) -> bytes:
+        return key_to_pem(self.key)
+
+    def issue(self, public_key: Any, common_name: str) -> bytes:
+        from cryptography.hazmat.primitives import hashes, serialization
+
+        builder = _certificate(common_name, self.certificate.subject, public_key, ca=False)
+        return bytes(
+            builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+        )
+
+
+def _certificate(common_name: str, issuer: Any, public_key: Any, *, ca: bool) -> Any:
+    from cryptography import x509
+
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
+    usage = {
+        "digital_signature": True,
+        "content_commitment": False,
+        "key_encipherment": False,
+        "data_encipherment": False,
+        "key_agreement": False,
+        "key_cert_sign": ca,
+        "crl_sign": ca,
+        "encipher_only": False,
+        "decipher_only": False,
+    }
+    utc = dt.timezone.utc
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(issuer or name)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(dt.datetime(1970, 1, 1, tzinfo=utc))
+        .not_valid_after(dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=utc))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("genba-host")]), critical=False)
+    )
+
+
+def key_to_pem(key: Any) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    return bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+def new_key() -> Any:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def new_authority() -> Authority:
+    from cryptography.hazmat.primitives import hashes
+
+    key = new_key()
+    builder = _certificate("genba test CA", None, key.public_key(), ca=True)
+    return Authority(key, builder.sign(key, hashes.SHA256()))
+
+
+class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
+    """Answers as the test tells it to, and remembers what it was asked."""
+
+    def __init__(self, authority: Authority) -> None:
+        self.authority = authority
+        self.secret = "the-secret"
+        self.waiting: list[pb.Lease] = []
+        self.blobs: dict[str, bytes] = {}
+        self.events: queue.Queue[pb.Event | None] = queue.Queue()
+        self.cancel_on_renew: set[str] = set()
+        self.refuse_hello: tuple[grpc.StatusCode, str] | None = None
+        self.refuse_one_claim: tuple[grpc.StatusCode, str] | None = None
+        self.refuse_report: tuple[grpc.StatusCode, str] | None = None
+        self.cut_blob_after: int | None = None
+        self.stored_already = False
+        self.enrolments: list[pb.EnrollRequest] = []
+        self.hellos: list[pb.HelloRequest] = []
+        self.blob_requests: list[tuple[str, int]] = []
+        self.renewals: list[str] = []
+        self.reports: list[pb.ReportRequest] = []
+        self.watching = threading.Event()
+        self.gateway_port = 0
+        self.enrolment_port = 0
+        self._servers: list[grpc.Server] = []
+
+    def start(self) -> None:
+        """Listen; after a stop, on the same ports as before."""
+        server_key = new_key()
+        leaf = self.authority.issue(server_key.public_key(), "genba gateway")
+        gateway = grpc.ssl_server_credentials(
+            [(key_to_pem(server_key), leaf)], self.authority.ca_pem, require_client_auth=True
+        )
+        enrolment = grpc.ssl_server_credentials([(self.authority.key_pem, self.authority.ca_pem)])
+        self.gateway_port = self._serve(rpc.add_FleetServicer_to_server, gateway, self.gateway_port)
+        self.enrolment_port = self._serve(
+            rpc.add_EnrolmentServicer_to_server, enrolment, self.enrolment_port
+        )
+
+    def stop(self) -> None:
+        self.events.put(None)
+        for server in self._servers:
+            server.stop(0).wait(5)
+        self._servers.clear()
+        self.watching.clear()
+        self.events = queue.Queue()
+
+    def _serve(self, register: Any, credentials: Any, port: int) -> int:
+        server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+        register(self, server)
+        bound = int(server.add_secure_port(f"127.0.0.1:{port}", credentials))
+        server.start()
+        self._servers.append(server)
+        return bound
+
+    @property
+    def token(self) -> str:
+        address = f"127.0.0.1:{self.enrolment_port}"
+        return f"genba1/{address}/{self.authority.fingerprint}/{self.secret}"
+
+    def offer(self, model: bytes, *, announced_sha256: str = "", **spec: Any) -> Lease:
+        """Queue a job on this model; the lease as the agent will see it."""
+        sha256 = announced_sha256 or hashlib.sha256(model).hexdigest()
+        self.blobs[sha256] = model
+        number = len(self.reports) + len(self.waiting) + 1
+        seconds = spec.pop("lease_seconds", 60.0)
+        fields = {**QUICK, "model_sha256": sha256, "model_size_bytes": len(model), **spec}
+        lease = pb.Lease(
+            lease_id=f"lease-{number}",
+            job_id=f"job-{number}",
+            attempt=1,
+            lease_seconds=seconds,
+            spec=pb.MeasureSpec(**fields),
+        )
+        self.waiting.append(lease)
+        self.events.put(pb.Event(kind=pb.Event.KIND_JOB_READY))
+        return Lease(lease.lease_id, lease.job_id, 1, seconds, MeasureSpec(**fields))
+
+    def wait_for_reports(self, count: int, seconds: float = 30.0) -> list[pb.ReportRequest]:
+        wait_until(lambda: len(self.reports) >= count, seconds)
+        return self.reports
+
+    def Enroll(self, request: Any, context: Any) -> Any:
+        from cryptography import x509
+
+        self.enrolments.append(request)
+        if request.token_secret != self.secret:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "this token was used already")
+        public_key = x509.load_pem_x509_csr(request.csr_pem).public_key()
+        return pb.EnrollReply(
+            device_id="0123abcd",
+            device_name="press-3",
+            certificate_pem=self.authority.issue(public_key, "0123abcd"),
+            ca_pem=self.authority.ca_pem,
+            gateway_port=self.gateway_port,
+        )
+
+    def Hello(self, request: Any, context: Any) -> Any:
+        self.hellos.append(request)
+        if self.refuse_hello is not None:
+            context.abort(*self.refuse_hello)
+        return pb.HelloReply(protocol=1, host_version="0.1.0", device_name="press-3")
+
+    def Watch(self, request: Any, context: Any) -> Iterator[Any]:
+        self.watching.set()
+        if self.waiting:
+            yield pb.Event(kind=pb.Event.KIND_JOB_READY)
+        events = self.events
+        while context.is_active():
+            with contextlib.suppress(queue.Empty):
+                event = events.get(timeout=0.1)
+                if event is None:
+                    return
+                yield event
+
+    def Claim(self, request: Any, context: Any) -> Any:
+        refusal, self.refuse_one_claim = self.refuse_one_claim, None
+        if refusal is not None:
+            context.abort(*refusal)
+        return pb.ClaimReply(lease=self.waiting.pop(0)) if self.waiting else pb.ClaimReply()
+
+    def Renew(self, request: Any, context: Any) -> Any:
+        self.renewals.append(request.lease_id)
+        return pb.RenewReply(cancel=request.lease_id in self.cancel_on_renew, lease_seconds=60.0)
+
+    def ReadBlob(self, request: Any, context: Any) -> Iterator[Any]:
+        self.blob_requests.append((request.sha256, request.offset))
+        data = self.blobs[request.sha256]
+        cut, self.cut_blob_after = self.cut_blob_after, None
+        for offset in range(request.offset, len(data), CHUNK_BYTES):
+            if cut is not None and offset >= cut:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the link broke")
+            yield pb.Chunk(offset=offset, data=data[offset : offset + CHUNK_BYTES])
+
+    def Report(self, request: Any, context: Any) -> Any:
+        self.reports.append(request)
+        if self.refuse_report is not None:
+            context.abort(*self.refuse_report)
+        return pb.ReportReply(stored=not self.stored_already)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen in time"
+        time.sleep(0.01)
+
+
+QUICK: dict[str, Any] = {
+    "protocol": PROTOCOL,
+    "runtime": "onnx",
+    "threads": 1,
+    "warmup_runs": 2,
+    "warmup_seconds": 0.0,
+    "min_samples": 5,
+    "min_seconds": 0.0,
+    "timeout_seconds": 60.0,
+}
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    pytest.importorskip("cryptography")
+    return new_authority()
+
+
+@pytest.fixture(scope="session")
+def another_authority() -> Authority:
+    pytest.importorskip("cryptography")
+    return new_authority()
+
+
+@pytest.fixture
+def host(authority: Authority) -> Iterator[ScriptedHost]:
+    scripted = ScriptedHost(authority)
+    scripted.start()
+    yield scripted
+    scripted.stop()
+
+
+@pytest.fixture
+def enrolled(host: ScriptedHost, tmp_path: Path) -> Home:
+    """A home that was enrolled with the scripted host."""
+    key = new_key()
+    home = Home(tmp_path / "home")
+    home.create()
+    home.save_identity(
+        Identity(
+            device_id="0123abcd",
+            device_name="press-3",
+            host="127.0.0.1",
+            gateway_port=host.gateway_port,
+            key_pem=key_to_pem(key),
+            certificate_pem=host.authority.issue(key.public_key(), "0123abcd"),
+            ca_pem=host.authority.ca_pem,
+        )
+    )
+    return home
+
+
+@dataclass
+class AgentProcess:
+    """A real agent in a process of its own."""
+
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for its end by itself; the exit code and all that it said."""
+        output, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, output
+
+
+@pytest.fixture
+def start_agent(enrolled: Home) -> Iterator[Callable[..., AgentProcess]]:
+    """Start `genba-agent run` in the enrolled home."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*options: str) -> AgentProcess:
+        command = [sys.executable, "-m", "device_agent", "run", "--home", str(enrolled.path)]
+        process = subprocess.Popen(
+            [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        started.append(process)
+        return AgentProcess(process)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., bytes]:
+    """A small ONNX model; `pad_bytes` of weights make the file longer."""
+    onnx = pytest.importorskip("onnx")
+    helper, float_type = onnx.helper, onnx.TensorProto.FLOAT
+
+    def make(
+        shape: tuple[Any, ...] = (1, 8), pad_bytes: int = 0, input_type: int = float_type
+    ) -> bytes:
+        nodes = [helper.make_node("Identity", ["x"], ["y"])]
+        weights = []
+        if pad_bytes:
+            weights = [
+                helper.make_tensor(
+                    "w", onnx.TensorProto.UINT8, [pad_bytes], os.urandom(pad_bytes), raw=True
+                )
+            ]
+            nodes.append(helper.make_node("Identity", ["w"], ["z"]))
+        graph = helper.make_graph(
+            nodes,
+            "small",
+            [helper.make_tensor_value_info("x", input_type, shape)],
+            [helper.make_tensor_value_info("y", input_type, shape)],
+            weights,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        return bytes(model.SerializeToString())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def conv_model() -> bytes:
+    """A convolution of about a millisecond."""
+    onnx = pytest.importorskip("onnx")
+    helper, float_type = onnx.helper, onnx.TensorProto.FLOAT
+    weights = helper.make_tensor("w", float_type, [32, 32, 3, 3], [0.01] * (32 * 32 * 9))
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
+        "conv",
+        [helper.make_tensor_value_info("x", float_type, ["batch", 32, 56, 56])],
+        [helper.make_tensor_value_info("y", float_type, ["batch", 32, 56, 56])],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture(scope="session")
+def spec() -> MeasureSpec:
+    return MeasureSpec(model_sha256="0" * 64, model_size_bytes=0, **QUICK)
+
+
+@pytest.fixture(scope="session")
+def samples() -> MeasuredSamples:
+    return MeasuredSamples(
+        protocol=PROTOCOL,
+        runtime="onnx",
+        runtime_library="onnxruntime",
+        runtime_version="1.23.2",
+        threads=2,
+        latency_seconds=(0.01, 0.011),
+        runs_per_sample=1,
+        warmup_runs=5,
+        load_seconds=0.1,
+        first_inference_seconds=0.02,
+        base_rss_bytes=40_000_000,
+        load_rss_bytes=50_000_000,
+        peak_rss_bytes=60_000_000,
+        power=None,
+        power_absent_because="rapl: none here",
+        temperature_start_celsius=-3.5,
+        temperature_end_celsius=None,
+        governor=None,
+        load_average_start=0.2,
+        runtime_options=("intra_op_num_threads=2",),
+        cpu_seconds=0.02,
+    )

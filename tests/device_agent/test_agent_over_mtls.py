@@ -1,0 +1,594 @@
+"""A real agent process against a scripted host, over real mutual TLS on 127.0.0.1."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import grpc
+import pytest
+
+from device_agent.outbox import Outbox
+from device_agent.state import Home
+from device_agent.work import Failure, FailureKind, MeasureSpec
+from protos import genba_agent_pb2 as pb
+
+pytest.importorskip("onnxruntime")
+
+KIB = 1024
+
+
+def wait_until(condition: Any, seconds: float = 30.0) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def endless_model() -> Any:
+    """A loop of 2^62 trips: only a kill ends it."""
+    onnx = pytest.importorskip("onnx")
+    helper, types = onnx.helper, onnx.TensorProto
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Neg", ["state"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("trip", types.INT64, []),
+            helper.make_tensor_value_info("go", types.BOOL, []),
+            helper.make_tensor_value_info("state", types.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", types.BOOL, []),
+            helper.make_tensor_value_info("next", types.FLOAT, [1]),
+        ],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["trips", "on", "x"], ["y"], body=body)],
+        "endless",
+        [helper.make_tensor_value_info("x", types.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", types.FLOAT, [1])],
+        [
+            helper.make_tensor("trips", types.INT64, [], [1 << 62]),
+            helper.make_tensor("on", types.BOOL, [], [True]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return model.SerializeToString()
+
+
+def test_a_job_is_pulled_measured_and_reported(
+    host: Any, enrolled: Home, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    lease = host.offer(conv_model)
+
+    status, output = start_agent("--once").end()
+
+    assert status == 0, output
+    (report,) = host.reports
+    assert (report.job_id, report.attempt) == (lease.job_id, 1)
+    assert report.idempotency_key == lease.idempotency_key
+    measured = report.measured
+    assert len(measured.latency_seconds) >= 5
+    assert 0 < measured.base_rss_bytes <= measured.load_rss_bytes <= measured.peak_rss_bytes
+    assert measured.HasField("power") == (measured.power_absent_because == "")
+
+
+def test_hello_says_what_the_device_is(host: Any, start_agent: Callable[..., Any]) -> None:
+    start_agent("--once").end()
+
+    (hello,) = host.hellos
+    assert hello.protocol_min == hello.protocol_max == 1
+    assert hello.agent_version
+    assert hello.facts.cpu_model
+    (runtime,) = hello.facts.runtimes
+    assert (runtime.name, runtime.works) == ("onnx", True)
+    (source,) = hello.facts.power_sources
+    assert source.works == (source.why_not == "")
+
+
+def test_every_waiting_job_is_worked_off(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes, make_model: Callable[..., bytes]
+) -> None:
+    host.offer(conv_model)
+    host.offer(make_model())
+
+    start_agent("--once").end()
+
+    assert [report.job_id for report in host.reports] == ["job-1", "job-2"]
+
+
+def test_a_job_offered_later_is_taken_at_once(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    start_agent()
+    assert host.watching.wait(20)
+
+    host.offer(conv_model)
+
+    (report,) = host.wait_for_reports(1)
+    assert report.WhichOneof("outcome") == "measured"
+
+
+def test_a_half_pulled_blob_is_resumed_where_it_broke(
+    host: Any, start_agent: Callable[..., Any], make_model: Callable[..., bytes]
+) -> None:
+    model = make_model(pad_bytes=1500 * KIB)
+    host.offer(model)
+    host.cut_blob_after = 768 * KIB
+
+    start_agent()
+
+    (report,) = host.wait_for_reports(1)
+    assert report.WhichOneof("outcome") == "measured", report.failure
+    sha256 = hashlib.sha256(model).hexdigest()
+    assert host.blob_requests == [(sha256, 0), (sha256, 768 * KIB)]
+    # One process is one session, however often the link breaks.
+    assert len({hello.session_id for hello in host.hellos}) == 1
+
+
+def test_a_model_that_is_there_is_not_pulled_again(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    host.offer(conv_model)
+    host.offer(conv_model)
+
+    start_agent("--once").end()
+
+    assert len(host.reports) == 2
+    assert len(host.blob_requests) == 1
+
+
+def test_an_outcome_of_an_earlier_life_is_reported_before_hello(
+    host: Any, enrolled: Home, start_agent: Callable[..., Any], spec: MeasureSpec
+) -> None:
+    from device_agent.work import Lease
+
+    failure = Failure(FailureKind.TIMEOUT, "too slow")
+    with contextlib.closing(Outbox(enrolled.outbox)) as outbox:
+        outbox.put(Lease("old", "old-job", 3, 60.0, spec), failure)
+    host.refuse_hello = (grpc.StatusCode.FAILED_PRECONDITION, "not yet")
+
+    start_agent("--once").end()
+
+    (report,) = host.reports
+    assert report.idempotency_key == "old-job:3"
+    assert report.failure.kind == pb.Failure.KIND_TIMEOUT
+    assert waiting(enrolled) == (0, 0)
+
+
+def waiting(home: Home) -> tuple[int, int]:
+    with contextlib.closing(Outbox(home.outbox)) as outbox:
+        return outbox.counts()
+
+
+def test_an_outcome_waits_while_the_host_is_away(
+    host: Any, enrolled: Home, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    host.offer(conv_model, min_seconds=2.0)
+    agent = start_agent()
+    wait_until(lambda: host.blob_requests)
+    host.stop()
+    wait_until(lambda: rows(enrolled) == 1)
+
+    host.start()
+
+    (report,) = host.wait_for_reports(1)
+    assert report.WhichOneof("outcome") == "measured"
+    wait_until(lambda: rows(enrolled) == 0)
+    assert agent.process.poll() is None
+
+
+def rows(home: Home) -> int:
+    if not home.outbox.exists():
+        return 0
+    with contextlib.closing(sqlite3.connect(str(home.outbox), timeout=10)) as connection:
+        (tables,) = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+        if not tables:
+            return 0
+        (count,) = connection.execute("SELECT COUNT(*) FROM outcomes").fetchone()
+        return int(count)
+
+
+def test_an_agent_killed_while_the_host_was_away_delivers_in_its_next_life(
+    host: Any, enrolled: Home, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    host.offer(conv_model, min_seconds=1.0)
+    agent = start_agent()
+    wait_until(lambda: host.blob_requests)
+    host.stop()
+    wait_until(lambda: rows(enrolled) == 1)
+    agent.process.kill()
+    agent.end()
+    host.start()
+
+    start_agent("--once").end()
+
+    (report,) = host.reports
+    assert report.WhichOneof("outcome") == "measured"
+    assert report.idempotency_key == "job-1:1"
+
+
+def test_an_acknowledgement_of_a_duplicate_empties_the_outbox_too(
+    host: Any, enrolled: Home, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    host.stored_already = True
+    host.offer(conv_model)
+
+    _, output = start_agent("--once").end()
+
+    assert "had its result already" in output
+    assert waiting(enrolled) == (0, 0)
+
+
+def test_a_report_that_the_host_will_never_take_is_set_aside_and_work_goes_on(
+    host: Any, enrolled: Home, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    host.refuse_report = (grpc.StatusCode.NOT_FOUND, "no such job")
+    host.offer(conv_model)
+
+    status, output = start_agent("--once").end()
+
+    assert status == 0
+    assert "no such job" in output
+    assert waiting(enrolled) == (0, 1)
+
+
+def test_a_running_job_is_cancelled_by_an_event(
+    host: Any, start_agent: Callable[..., Any], endless_model: bytes
+) -> None:
+    lease = host.offer(endless_model)
+    start_agent()
+    wait_until(lambda: host.blob_requests)
+    time.sleep(0.3)
+
+    host.events.put(pb.Event(kind=pb.Event.KIND_CANCEL, job_id=lease.job_id))
+
+    (report,) = host.wait_for_reports(1)
+    assert report.failure.kind == pb.Failure.KIND_CANCELLED
+
+
+def test_a_running_job_is_cancelled_by_the_answer_to_a_renewal(
+    host: Any, start_agent: Callable[..., Any], endless_model: bytes
+) -> None:
+    lease = host.offer(endless_model, lease_seconds=0.6)
+    host.cancel_on_renew.add(lease.id)
+
+    start_agent("--once").end()
+
+    (report,) = host.reports
+    assert report.failure.kind == pb.Failure.KIND_CANCELLED
+    assert host.renewals
+
+
+def test_a_cancel_of_another_job_leaves_this_one_alone(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    host.offer(conv_model, min_seconds=0.5)
+    start_agent()
+    wait_until(lambda: host.blob_requests)
+
+    host.events.put(pb.Event(kind=pb.Event.KIND_CANCEL, job_id="another"))
+
+    (report,) = host.wait_for_reports(1)
+    assert report.WhichOneof("outcome") == "measured"
+
+
+def test_a_lease_is_renewed_while_its_job_runs(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    lease = host.offer(conv_model, lease_seconds=0.6, min_seconds=1.5)
+
+    start_agent("--once").end()
+
+    assert host.reports[0].WhichOneof("outcome") == "measured"
+    assert len(host.renewals) >= 3
+    assert set(host.renewals) == {lease.id}
+
+
+def test_an_endless_model_ends_at_its_timeout(
+    host: Any, start_agent: Callable[..., Any], endless_model: bytes
+) -> None:
+    host.offer(endless_model, timeout_seconds=2.0)
+
+    start_agent("--once").end()
+
+    (report,) = host.reports
+    assert report.failure.kind == pb.Failure.KIND_TIMEOUT
+
+
+def test_a_corrupt_model_is_a_rejected_model(host: Any, start_agent: Callable[..., Any]) -> None:
+    host.offer(b"this is no model")
+
+    start_agent("--once").end()
+
+    (report,) = host.reports
+    assert report.failure.kind == pb.Failure.KIND_MODEL_REJECTED
+
+
+def test_a_model_with_external_data_is_a_rejected_model(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(conv_model)
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("float_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../../etc/hostname")
+    host.offer(model.SerializeToString())
+
+    start_agent("--once").end()
+
+    (report,) = host.reports
+    assert report.failure.kind == pb.Failure.KIND_MODEL_REJECTED
+    assert "external data" in report.failure.message
+
+
+def test_other_bytes_than_the_lease_names_are_never_measured(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    host.offer(conv_model, announced_sha256="0" * 64)
+
+    start_agent("--once").end()
+
+    (report,) = host.reports
+    assert report.failure.kind == pb.Failure.KIND_MODEL_REJECTED
+    assert "not what was announced" in report.failure.message
+
+
+def test_versions_that_do_not_meet_print_the_sentence_of_the_host(
+    host: Any, start_agent: Callable[..., Any]
+) -> None:
+    sentence = "this host speaks protocols 2 to 3 and the agent 1 to 1: update the agent"
+    host.refuse_hello = (grpc.StatusCode.FAILED_PRECONDITION, sentence)
+
+    status, output = start_agent("--once").end()
+
+    assert status == 1
+    assert sentence in output
+    assert "Traceback" not in output
+
+
+def test_a_refused_agent_waits_and_does_not_hammer_the_host(
+    host: Any, start_agent: Callable[..., Any]
+) -> None:
+    host.refuse_hello = (grpc.StatusCode.UNAUTHENTICATED, "this device was removed")
+    agent = start_agent()
+    wait_until(lambda: host.hellos)
+
+    time.sleep(1.0)
+    agent.process.terminate()
+    _, output = agent.end()
+
+    assert len(host.hellos) == 1
+    assert "this device was removed" in output
+
+
+def test_a_host_with_another_ca_is_never_spoken_to(
+    host: Any, enrolled: Home, start_agent: Callable[..., Any], another_authority: Any
+) -> None:
+    identity = enrolled.identity()
+    enrolled.save_identity(dataclasses.replace(identity, ca_pem=another_authority.ca_pem))
+
+    status, output = start_agent("--once").end()
+
+    assert status == 1
+    assert "cannot be reached" in output
+    assert host.hellos == []
+
+
+def test_an_agent_without_a_certificate_of_this_host_is_turned_away(
+    host: Any, enrolled: Home, start_agent: Callable[..., Any], another_authority: Any
+) -> None:
+    from cryptography.hazmat.primitives import serialization
+
+    identity = enrolled.identity()
+    key = serialization.load_pem_private_key(identity.key_pem, password=None)
+    foreign = another_authority.issue(key.public_key(), "stranger")
+    enrolled.save_identity(dataclasses.replace(identity, certificate_pem=foreign))
+
+    status, _ = start_agent("--once").end()
+
+    assert status == 1
+    assert host.hellos == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_agent_ends_at_once_when_told_to(
+    host: Any, start_agent: Callable[..., Any], number: int
+) -> None:
+    agent = start_agent()
+    assert host.watching.wait(20)
+    started = time.monotonic()
+
+    agent.process.send_signal(number)
+    status, output = agent.end()
+
+    assert status == 0
+    assert time.monotonic() - started < 2
+    assert "Traceback" not in output
+
+
+def test_a_measuring_agent_ends_at_once_and_leaves_no_worker(
+    host: Any, start_agent: Callable[..., Any], endless_model: bytes
+) -> None:
+    host.offer(endless_model)
+    agent = start_agent()
+    wait_until(lambda: host.blob_requests)
+    wait_until(lambda: workers_of(agent.process.pid))
+    time.sleep(0.3)
+    (worker,) = workers_of(agent.process.pid)
+    started = time.monotonic()
+
+    agent.process.terminate()
+    status, output = agent.end()
+
+    assert status == 0, output
+    assert time.monotonic() - started < 3
+    assert host.reports == []
+    wait_until(lambda: not is_alive(worker), 5)
+
+
+def test_a_worker_does_not_outlive_an_agent_that_was_killed(
+    host: Any, start_agent: Callable[..., Any], endless_model: bytes
+) -> None:
+    host.offer(endless_model)
+    agent = start_agent()
+    wait_until(lambda: host.blob_requests)
+    wait_until(lambda: workers_of(agent.process.pid))
+    time.sleep(0.5)
+    (worker,) = workers_of(agent.process.pid)
+
+    agent.process.kill()
+
+    wait_until(lambda: not is_alive(worker), 5)
+
+
+def workers_of(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(child) for child in children.split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+        return stat.rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_an_agent_comes_back_when_the_host_does(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    start_agent()
+    assert host.watching.wait(20)
+    host.stop()
+    time.sleep(0.5)
+    host.start()
+
+    host.offer(conv_model)
+
+    host.wait_for_reports(1)
+    assert len(host.hellos) >= 2
+
+
+def test_an_agent_whose_session_the_host_forgot_says_hello_again(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    host.refuse_one_claim = (grpc.StatusCode.FAILED_PRECONDITION, "this session is unknown")
+    host.offer(conv_model)
+
+    start_agent()
+
+    host.wait_for_reports(1)
+    assert len(host.hellos) == 2
+
+
+def test_a_drained_agent_claims_nothing_more_until_it_has_attached_again(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    start_agent()
+    assert host.watching.wait(20)
+    host.events.put(pb.Event(kind=pb.Event.KIND_DRAIN))
+    time.sleep(0.5)
+
+    host.offer(conv_model)
+
+    time.sleep(1.0)
+    assert host.reports == []
+    host.wait_for_reports(1)
+    assert len(host.hellos) == 2
+
+
+def test_one_home_serves_one_agent(host: Any, start_agent: Callable[..., Any]) -> None:
+    start_agent()
+    assert host.watching.wait(20)
+
+    status, output = start_agent("--once").end()
+
+    assert status == 1
+    assert "another agent runs" in output
+
+
+def test_a_host_that_is_away_is_complained_of_once(
+    host: Any, start_agent: Callable[..., Any]
+) -> None:
+    host.stop()
+    agent = start_agent()
+    time.sleep(3.0)
+
+    agent.process.terminate()
+    _, output = agent.end()
+
+    assert output.count("cannot be reached") == 1
+
+
+@pytest.mark.skipif(struct.calcsize("P") == 4, reason="the limit is that of 64-bit systems")
+def test_an_agent_that_waits_for_jobs_fits_in_42_mebibytes(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    agent = start_agent()
+    assert host.watching.wait(20)
+    time.sleep(0.5)
+
+    before_any_job = resident_kib(agent.process.pid)
+    host.offer(conv_model)
+    host.wait_for_reports(1)
+    time.sleep(0.5)
+
+    assert before_any_job <= 42 * KIB
+    assert resident_kib(agent.process.pid) <= 42 * KIB
+
+
+def resident_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1])
+
+
+def test_the_fixed_clock_of_the_end_to_end_tests_makes_measurements_repeatable(
+    host: Any, enrolled: Home, conv_model: bytes, make_model: Callable[..., bytes]
+) -> None:
+    script = Path(__file__).parent.parent / "end_to_end" / "fixed_clock_agent.py"
+    models = [conv_model, make_model(pad_bytes=100 * KIB)]
+    for model in models * 2:
+        host.offer(model)
+
+    subprocess.run(
+        [sys.executable, str(script), "--home", str(enrolled.path), "--once"], check=True
+    )
+
+    first, other, again, other_again = [report.measured for report in host.reports]
+    assert len(first.latency_seconds) >= 5
+    for one, two in ((first, again), (other, other_again)):
+        one.load_average_start = two.load_average_start
+        assert one == two
+    assert first.latency_seconds != other.latency_seconds
+    assert first.peak_rss_bytes != other.peak_rss_bytes
+
+
+def test_threads_that_listen_end_with_their_connection(host: Any, enrolled: Home) -> None:
+    from device_agent.link import Link
+
+    link = Link(enrolled.identity())
+    watch = link.watch("session")
+    assert host.watching.wait(10)
+
+    watch.cancel()
+    link.close()
+
+    names = {thread.name for thread in threading.enumerate()}
+    assert not any("_listen" in name for name in names)

@@ -1,0 +1,214 @@
+"""A store with devices that answer at once: the queue is real, only the hardware is made up."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from host.config import StudyConfig
+from host.device import Device, DeviceFacts, Runtime
+from host.job import Lease
+from host.measurement import Measurement, MeasurementFailure, Outcome
+from host.store.store import Store
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+BASE_RSS_BYTES = 40_000_000
+
+
+def facts(*, works: bool = True) -> DeviceFacts:
+    runtime = Runtime("onnx", "onnxruntime", "1.23.2", works, "" if works else "no wheel fits")
+    return DeviceFacts(
+        hostname="panel",
+        machine="x86_64",
+        pointer_bits=64,
+        cpu_model="made up",
+        cpu_flags=("sse2",),
+        cpu_cores_physical=2,
+        cpu_cores_logical=2,
+        ram_bytes=2_000_000_000,
+        os_name="Debian 12",
+        kernel="6.1",
+        python_version="3.11.7",
+        governor=None,
+        temperature_celsius=None,
+        cpu_max_hertz=None,
+        runtimes=(runtime,),
+    )
+
+
+def enrol(store: Store, name: str) -> Device:
+    secret = hashlib.sha256(name.encode()).hexdigest()
+    store.devices.add_token(name, secret, store.now() + timedelta(hours=1))
+    return store.devices.enrol(secret, hashlib.sha256(b"key" + name.encode()).hexdigest(), facts())
+
+
+def weight_elements(model: onnx.ModelProto) -> int:
+    return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
+
+
+def made_up_outcome(store: Store, lease: Lease, *, speed: float) -> Outcome:
+    """Latency grows with operators and weights, memory with weights; the same file, the same."""
+    spec = lease.job.spec
+    model = onnx.load_from_string(store.blobs.get(spec.model_sha256))
+    weights = weight_elements(model)
+    latency = (1e-4 + 2e-5 * len(model.graph.node) + 2e-9 * weights) / speed
+    return Measurement(
+        device_id=lease.job.device_id,
+        model_sha256=spec.model_sha256,
+        protocol=spec.protocol,
+        runtime=spec.runtime,
+        runtime_library="onnxruntime",
+        runtime_version="1.23.2",
+        threads=spec.threads,
+        latency_samples_seconds=(latency,) * 30,
+        runs_per_sample=1,
+        warmup_runs=5,
+        load_seconds=0.1,
+        first_inference_seconds=latency,
+        base_rss_bytes=BASE_RSS_BYTES,
+        load_rss_bytes=BASE_RSS_BYTES + 4 * weights,
+        peak_rss_bytes=BASE_RSS_BYTES + 8 * weights,
+        power=None,
+        power_absent_because="this device has no power source",
+        temperature_start_celsius=None,
+        temperature_end_celsius=None,
+        governor=None,
+        load_average_start=0.0,
+        runtime_options=(),
+        cpu_seconds=None,
+        measured_at=START,
+    )
+
+
+class MadeUpDevice:
+    """Claims jobs from the store and reports made-up outcomes, in a thread."""
+
+    def __init__(self, store: Store, device: Device, *, speed: float = 1.0) -> None:
+        self.device = device
+        self.measured: list[str] = []
+        self.refuse: Callable[[Lease], str | None] = lambda _lease: None
+        self._store = store
+        self._speed = speed
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def facts_without_runtime(self) -> DeviceFacts:
+        return facts(works=False)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=30)
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            self._store.devices.seen(self.device.id)
+            lease = self._store.jobs.claim(self.device.id, "session", 60.0)
+            if lease is None:
+                self._stop.wait(0.02)
+                continue
+            job = lease.job
+            refusal = self.refuse(lease)
+            outcome: Outcome
+            if refusal is None:
+                outcome = made_up_outcome(self._store, lease, speed=self._speed)
+            else:
+                outcome = MeasurementFailure(
+                    job.device_id, job.spec.model_sha256, "worker_crashed", refusal, START
+                )
+            self.measured.append(job.spec.model_sha256)
+            self._store.jobs.report(
+                job.device_id, job.id, lease.attempt, f"{job.id}:{lease.attempt}", outcome
+            )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "genba.db", blobs_folder=tmp_path / "blobs") as opened:
+        yield opened
+
+
+@pytest.fixture
+def made_up_device(store: Store) -> Iterator[Callable[..., MadeUpDevice]]:
+    """Makes and starts devices; all of them stop at the end of the test."""
+    running: list[MadeUpDevice] = []
+
+    def make(name: str = "panel", *, speed: float = 1.0, start: bool = True) -> MadeUpDevice:
+        device = MadeUpDevice(store, enrol(store, name), speed=speed)
+        running.append(device)
+        if start:
+            device.start()
+        return device
+
+    yield make
+    for device in running:
+        device.stop()
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of small grey images: bright stripes are defects."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name in ("good", "striped"):
+        (root / name).mkdir()
+        for number in range(30):
+            pixels = rng.integers(60, 120, (40, 40), dtype=np.uint8)
+            if name == "striped":
+                pixels[:, rng.integers(5, 35) :: 7] = 230
+            Image.fromarray(pixels).save(root / name / f"{number:03}.png")
+    return root
+
+
+@pytest.fixture
+def study_table(image_folder: Path) -> dict[str, object]:
+    """A study small enough for a test, as the table of its file."""
+    return {
+        "name": "stripes",
+        "seed": 3,
+        "data": {"folder": str(image_folder)},
+        "devices": [{"name": "panel", "max_latency_ms": 2.0, "max_peak_memory_mb": 45.0}],
+        "space": {
+            "name": "mobile",
+            "restrict": {"resolution": [32], "width": [0.25, 0.35, 0.5], "kernel": [3]},
+        },
+        "search": {"proxies": ["flops", "jacob_cov"], "batch_size": 8, "population": 12},
+        "budget": {"candidates": 40, "measurements": 20, "calibration": 11},
+        "finalists": {"count": 2, "epochs": 2, "batch_size": 16},
+    }
+
+
+@pytest.fixture
+def study_config(study_table: dict[str, object]) -> StudyConfig:
+    return StudyConfig.model_validate(study_table)
+
+
+class Recorder:
+    """Keeps all that a study says."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.said: list[str] = []
+
+    def stage(self, name: str) -> None:
+        self.stages.append(name)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        assert done >= 0, (what, total)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()

@@ -1,0 +1,187 @@
+"""The search from calibration to front, against devices that answer at once."""
+
+import numpy as np
+import pytest
+
+from host.config import StudyConfig
+from host.measurement import Measurement
+from host.proxies.engine import proxies_by_name
+from host.spaces.base import Task, sample
+from host.spaces.mobile import Mobile
+from host.store.devices import UnknownDeviceError
+from host.study.ledger import Ledger, MissingRuntimeError, study_devices
+from host.study.limits import InfeasibleError, limits_of
+from host.study.proposal import Proposer
+from host.study.scoring import Scorer
+from host.study.search import Search
+from host.study.surrogates import Surrogates
+
+
+def images(height, width):
+    return np.random.default_rng(0).standard_normal((8, 1, height, width)).astype(np.float32)
+
+
+def make_search(store, config, recorder):
+    study = store.studies.create(config.name, config.effective_json(), config.seed)
+    devices = study_devices(store, config.devices)
+    space = Mobile({name: tuple(kept) for name, kept in config.space.restrict.items()})
+    return Search(
+        config=config,
+        limits=limits_of(config),
+        proposer=Proposer(space, Task(channels=1, classes=2)),
+        scorer=Scorer(
+            store, proxies_by_name(config.search.proxies), images, "test", config.seed, "mobile"
+        ),
+        ledger=Ledger(store, study.id, devices, recorder),
+        surrogates=Surrogates([device.name for device in devices]),
+        reporter=recorder,
+    )
+
+
+def run(search):
+    search.calibrate()
+    search.explore()
+    return search.settle()
+
+
+def changed(table, **sections):
+    return StudyConfig.model_validate(table | sections)
+
+
+def test_the_front_is_measured_within_limits_and_not_dominated(
+    store, made_up_device, study_config, recorder
+):
+    made_up_device()
+    search = make_search(store, study_config, recorder)
+
+    front = run(search)
+
+    scores = search.combined_scores()
+    points = []
+    for proposal in front:
+        measurement = search.ledger.measurement(proposal.key, "panel")
+        assert isinstance(measurement, Measurement)
+        assert measurement.latency_seconds <= 2e-3
+        assert measurement.peak_rss_bytes <= 45e6
+        points.append((scores[proposal.key], measurement.latency_seconds))
+    assert len(points) >= 2
+    assert points == sorted(points, reverse=True)
+    assert len({latency for _, latency in points}) == len(points)
+
+
+def test_the_budget_of_measurements_and_scores_is_kept(
+    store, made_up_device, study_config, recorder
+):
+    device = made_up_device()
+    search = make_search(store, study_config, recorder)
+
+    run(search)
+
+    assert len(device.measured) == len(set(device.measured)) <= study_config.budget.measurements
+    assert len(search.archive) <= study_config.budget.candidates + study_config.budget.measurements
+
+
+def test_a_second_run_measures_and_scores_nothing_again_and_finds_the_same_front(
+    store, made_up_device, study_config, recorder
+):
+    device = made_up_device()
+    first = run(make_search(store, study_config, recorder))
+    measured = len(device.measured)
+    again = study_config.model_copy(update={"name": "again"})
+
+    second = run(make_search(store, again, recorder))
+
+    assert [p.key for p in first] == [p.key for p in second]
+    assert len(device.measured) == measured
+
+
+def test_limits_of_two_devices_hold_together(store, made_up_device, study_table, recorder):
+    made_up_device("panel")
+    made_up_device("slow", speed=0.5)
+    config = changed(
+        study_table,
+        devices=[{"name": "panel"}, {"name": "slow", "max_latency_ms": 3.0}],
+    )
+    search = make_search(store, config, recorder)
+
+    front = run(search)
+
+    for proposal in front:
+        assert search.ledger.complete(proposal.key)
+        slow = search.ledger.measurement(proposal.key, "slow")
+        assert slow is not None
+        assert slow.latency_seconds <= 3e-3
+
+
+def test_what_nothing_can_meet_is_named_with_its_distance(
+    store, made_up_device, study_table, recorder
+):
+    made_up_device()
+    config = changed(study_table, devices=[{"name": "panel", "max_latency_ms": 0.05}])
+    search = make_search(store, config, recorder)
+
+    with pytest.raises(InfeasibleError, match=r"max_latency_ms = 0.05 on panel.* times the limit"):
+        run(search)
+
+
+def test_a_device_that_cannot_run_a_candidate_rules_it_out(
+    store, made_up_device, study_config, recorder
+):
+    device = made_up_device(start=False)
+    refused = set()
+
+    def refuse(lease):
+        if len(device.measured) % 7 == 3:
+            refused.add(lease.job.spec.model_sha256)
+            return "ended by SIGILL"
+        return None
+
+    device.refuse = refuse
+    device.start()
+    search = make_search(store, study_config, recorder)
+
+    front = run(search)
+
+    assert refused
+    assert any("SIGILL" in said for said in recorder.said)
+    assert all(search.ledger.complete(proposal.key) for proposal in front)
+
+
+def test_predictions_are_those_made_before_the_measurement(
+    store, made_up_device, study_config, recorder
+):
+    made_up_device()
+    search = make_search(store, study_config, recorder)
+
+    run(search)
+
+    calibration = study_config.budget.calibration
+    foretold = {key for key, _, _ in search.foretold}
+    assert foretold
+    assert len(search.ledger.keys) == calibration + len(foretold)
+    for key, device, target in search.foretold:
+        assert search.ledger.measurement(key, device) is not None
+        assert search.foretold[key, device, target].value > 0
+
+
+def test_a_device_without_a_runtime_is_refused_with_the_reason(store, made_up_device, study_config):
+    device = made_up_device(start=False)
+    store.devices.seen(device.device.id, facts=device.facts_without_runtime())
+
+    with pytest.raises(MissingRuntimeError, match="panel has no working onnxruntime: no wheel"):
+        study_devices(store, study_config.devices)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_size_of_a_file_never_exceeds_its_bound(seed):
+    proposer = Proposer(Mobile({"resolution": (32,)}), Task(channels=3, classes=10))
+    rng = np.random.default_rng(seed)
+
+    for proposal in proposer.fresh([sample(proposer.space, rng) for _ in range(4)]):
+        size = len(proposal.untrained_onnx())
+        assert size <= proposal.model_bytes <= 1.6 * size
+
+
+def test_a_device_that_is_not_enrolled_is_named(store, study_config):
+    with pytest.raises(UnknownDeviceError, match="no device is named 'panel'"):
+        study_devices(store, study_config.devices)

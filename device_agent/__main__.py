@@ -47,7 +47,11 @@ def main(argv: Sequence[str] | None = None, worker_command: Sequence[str] | None
         print(f"genba-agent: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("genba-agent: stopped", file=sys.stderr)
+        print("genba-agent: stopped", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        # Past the interpreter's own end, which waits for threads of gRPC. The worker is dead, and
+        # the outbox has on the disk what it said it has.
+        os._exit(0)
     except BrokenPipeError:
         # The reader went away; nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

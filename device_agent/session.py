@@ -146,20 +146,30 @@ class Agent:
         Returns when the host drains its agents, or without `watch` when no job waits. Raises
         HostAwayError, HostRefusedError, RequestRefusedError, SessionLostError.
         """
-        with contextlib.closing(Link(self._identity)) as link:
-            self._draining = False
-            self._lost = None
-            for letter in self._outbox.pending():
-                self._post(link, letter)
-            self._hello(link)
-            try:
-                if watch:
-                    self._obey(link)
-                else:
-                    self._work_off(link)
-            except (HostRefusedError, RequestRefusedError) as error:
-                # A host that was restarted does not know this session: only Hello decides.
-                raise SessionLostError(error.code, error.detail) from error
+        link = Link(self._identity)
+        try:
+            self._attend_over(link, watch=watch)
+        except AgentError:
+            link.close()
+            raise
+        # Not closed when the process is told to stop: an interrupt may leave a call half made,
+        # and gRPC's close waits for the end of every call.
+        link.close()
+
+    def _attend_over(self, link: Link, *, watch: bool) -> None:
+        self._draining = False
+        self._lost = None
+        for letter in self._outbox.pending():
+            self._post(link, letter)
+        self._hello(link)
+        try:
+            if watch:
+                self._obey(link)
+            else:
+                self._work_off(link)
+        except (HostRefusedError, RequestRefusedError) as error:
+            # A host that was restarted does not know this session: only Hello decides.
+            raise SessionLostError(error.code, error.detail) from error
 
     def _hello(self, link: Link) -> None:
         facts = read_facts(runtimes=self._runtimes, power_sources=power_source_facts())

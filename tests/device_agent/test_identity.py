@@ -59,12 +59,14 @@ def no_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command")
-def test_openssl_serves_where_the_package_is_missing(no_cryptography: Any) -> None:
+@pytest.mark.usefixtures("no_cryptography")
+def test_openssl_serves_where_the_package_is_missing() -> None:
     assert b"PRIVATE KEY" in make_key_pair().key_pem
 
 
+@pytest.mark.usefixtures("no_cryptography")
 def test_a_device_with_neither_is_told_what_to_install(
-    no_cryptography: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 

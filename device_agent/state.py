@@ -49,7 +49,8 @@ class Home:
     """The folder of one agent, readable by its user alone."""
 
     def __init__(self, path: Path = DEFAULT_HOME) -> None:
-        self.path = path.expanduser()
+        # Workers run in another folder, so a relative path would mean another place to them.
+        self.path = path.expanduser().absolute()
 
     @property
     def cache(self) -> Path:

@@ -53,6 +53,7 @@ class DataConfig(Section):
 
     folder: str = Field(description="Folder with one sub-folder per class; relative to the file.")
     colour: Literal["auto", "grey", "rgb"] = "auto"
+    licence: str = Field("not stated", description="Of the images; goes into the bundle.")
 
 
 class DeviceConfig(Section):

@@ -30,11 +30,9 @@ def show(
     if as_json:
         print(json.dumps(result.front.model_dump(mode="json"), ensure_ascii=False, indent=2))
         return
-    from rich.console import Console
+    from host.report.tables import finalists_table, front_table, report_console
 
-    from host.report.tables import finalists_table, front_table
-
-    console = Console()
+    console = report_console()
     console.print(front_table(result.front))
     if result.finalists:
         console.print(finalists_table(result.finalists))

@@ -137,11 +137,9 @@ def _run(config: "StudyConfig", *, as_json: bool, workspace: Path | None) -> Non
 def _print(
     result: "StudyResult", pictures: Sequence[Path], seconds: Sequence[tuple[str, float]]
 ) -> None:
-    from rich.console import Console
+    from host.report.tables import finalists_table, front_table, report_console, stage_table
 
-    from host.report.tables import finalists_table, front_table, stage_table
-
-    console = Console()
+    console = report_console()
     console.print(front_table(result.front))
     console.print(finalists_table(result.finalists))
     console.print(stage_table(seconds))

@@ -53,6 +53,8 @@ def svg(figure: Figure) -> str:
 
 
 def _panel(axes: Axes, report: FrontReport, device: str) -> None:
+    from matplotlib.ticker import StrMethodFormatter
+
     within = [point for point in report.others if point.within_limits]
     beyond = [point for point in report.others if not point.within_limits]
     for points, marker, label in (
@@ -103,6 +105,7 @@ def _panel(axes: Axes, report: FrontReport, device: str) -> None:
     if limit is not None:
         axes.axvline(limit * MS, color=_LIMIT, ls="--", lw=1.2, label=f"limit {limit * MS:g} ms")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_xlabel(f"latency on {device}, ms (median)")
     axes.set_ylabel("score (log-rank, higher is better)")
     axes.grid(visible=True, which="both", alpha=0.2)

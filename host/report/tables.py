@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from rich.console import Group, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,19 +18,26 @@ from host.report.units import (
 from host.study.finalist import FinalistResult
 from host.study.front import FrontReport
 
+_WIDTH_OF_FILES = 140
+
+
+def report_console() -> Console:
+    """Standard output: as wide as the terminal, and wide enough for every table in a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH_OF_FILES)
+
 
 def front_table(report: FrontReport) -> RenderableType:
     """The front, a row for every candidate and device; predictions in italics."""
-    table = Table(title=f"Pareto front of {report.study}", title_justify="left", expand=False)
+    table = _table(f"Pareto front of {report.study}")
     table.add_column("#", justify="right")
-    table.add_column("score\n(log-rank)", justify="right")
+    table.add_column("score", justify="right")
     table.add_column("device", overflow="fold")
-    table.add_column("latency ms\npredicted [90 %]", style="italic", justify="right")
-    table.add_column("latency ms\nmeasured [95 %]", justify="right")
-    table.add_column("peak RSS MB\nmeasured", justify="right")
-    table.add_column("power W\nmeasured", justify="right")
-    table.add_column("params M", justify="right")
-    table.add_column("file MB\n(bound)", justify="right")
+    table.add_column("latency ms\npredicted\n[90 %]", style="italic", justify="right")
+    table.add_column("latency ms\nmeasured\n[95 %]", justify="right", overflow="fold")
+    table.add_column("peak RSS\nMB\nmeasured", justify="right")
+    table.add_column("power\nW\nmeasured", justify="right", overflow="fold")
+    table.add_column("params\nM", justify="right")
     for number, row in enumerate(report.rows, start=1):
         for first, device in enumerate(row.devices):
             table.add_row(
@@ -41,7 +49,6 @@ def front_table(report: FrontReport) -> RenderableType:
                 megabytes(device.peak_rss_bytes),
                 power(device),
                 "" if first else f"{row.parameters / 1e6:.3f}",
-                "" if first else f"{megabytes(row.model_bytes)}",
             )
     notes = [Text(f"{n:>3}  {row.text}") for n, row in enumerate(report.rows, start=1)]
     chosen = Text(
@@ -54,11 +61,11 @@ def front_table(report: FrontReport) -> RenderableType:
 
 def finalists_table(finalists: Sequence[FinalistResult]) -> RenderableType:
     """What training, quantising and the devices made of each finalist."""
-    table = Table(title="Finalists, on test images", title_justify="left")
-    for name in ("#", "form", "accuracy [95 %]", "majority\nclass", "AUROC [95 %]"):
+    table = _table("Finalists, on test images")
+    for name in ("#", "form", "accuracy\n[95 %]", "majority\nclass", "AUROC\n[95 %]"):
         table.add_column(name, justify="right")
     table.add_column("device", overflow="fold")
-    for name in ("latency ms\nmeasured [95 %]", "peak RSS MB", "file MB", "chosen"):
+    for name in ("latency ms\nmeasured\n[95 %]", "peak RSS\nMB", "file\nMB", "chosen"):
         table.add_column(name, justify="right")
     for number, finalist in enumerate(finalists, start=1):
         chosen = {choice.device: choice.form for choice in finalist.choices}
@@ -88,7 +95,7 @@ def finalists_table(finalists: Sequence[FinalistResult]) -> RenderableType:
 
 def stage_table(seconds: Sequence[tuple[str, float]]) -> RenderableType:
     """Wall-clock time of every stage."""
-    table = Table(title="Time per stage", title_justify="left")
+    table = _table("Time per stage")
     table.add_column("stage")
     table.add_column("s", justify="right")
     for name, spent in seconds:
@@ -117,6 +124,10 @@ def three_figures(
         ("latency", latency),
         ("memory", f"{megabytes(device.peak_rss_bytes)} MB"),
     ]
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
 def _power_notes(report: FrontReport) -> list[Text]:

@@ -13,6 +13,9 @@ from host.store.wait import Waiting, wait_for_outcomes
 from host.study.proposal import Proposal
 from host.study.report import Reporter
 
+SEARCH_SECONDS = 0.5
+"""How long a candidate is timed at least; many are measured, and a model is fitted on them."""
+
 
 class MissingRuntimeError(UsageError):
     """A device of the study has no runtime for the models that it is to measure."""
@@ -29,9 +32,9 @@ class StudyDevice:
     def name(self) -> str:
         return self.device.name
 
-    def spec(self, sha256: str, size_bytes: int) -> MeasureSpec:
+    def spec(self, sha256: str, size_bytes: int, min_seconds: float) -> MeasureSpec:
         """How a model is measured on this device in this study."""
-        return MeasureSpec(sha256, size_bytes, threads=self.config.threads)
+        return MeasureSpec(sha256, size_bytes, threads=self.config.threads, min_seconds=min_seconds)
 
 
 def study_devices(store: Store, configs: Iterable[DeviceConfig]) -> list[StudyDevice]:
@@ -94,7 +97,7 @@ class Ledger:
         as Ctrl-C, leaves the jobs queued.
         """
         models = {p.key: p.untrained_onnx() for p in proposals if p.key not in self.keys}
-        found = self.measure_models(models, purpose="search")
+        found = self.measure_models(models, purpose="search", min_seconds=SEARCH_SECONDS)
         for (key, device_name), outcome in found.items():
             self._outcomes[key, device_name] = outcome
             if isinstance(outcome, MeasurementFailure):
@@ -103,10 +106,11 @@ class Ledger:
                 )
 
     def measure_models(
-        self, models: Mapping[str, bytes], *, purpose: str
+        self, models: Mapping[str, bytes], *, purpose: str, min_seconds: float
     ) -> dict[tuple[str, str], Outcome]:
         """Have ONNX models measured on every device; by the model's name and the device's.
 
+        Samples are taken for `min_seconds` at least.
         The same bytes for the same purpose are measured once in the life of a workspace.
         """
         asked: dict[str, list[tuple[str, str]]] = {}
@@ -116,7 +120,7 @@ class Ledger:
             for device in self.devices:
                 job = self._store.jobs.submit(
                     device.device.id,
-                    device.spec(blob.sha256, blob.size_bytes),
+                    device.spec(blob.sha256, blob.size_bytes, min_seconds),
                     study_id=self._study_id,
                     purpose=purpose,
                 )

@@ -137,3 +137,13 @@ def test_a_home_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
 
     with pytest.raises(DamagedStateError, match="repair it"):
         Home(tmp_path / "file" / "agent").create()
+
+
+def test_a_relative_home_is_the_same_place_for_workers_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    home = Home(Path("agent"))
+
+    assert home.cache == tmp_path / "agent" / "cache"

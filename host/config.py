@@ -197,9 +197,12 @@ def study_schema() -> dict[str, Any]:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first problem, by its key; the rest are counted."""
+    """One problem, by its key; the rest are counted.
+
+    A key that is unknown comes first: misspelt, it makes another one missing.
+    """
     problems = error.errors(include_url=False)
-    first = problems[0]
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"]) or "the file"
     match first["type"]:
         case "extra_forbidden":

@@ -248,6 +248,12 @@ class ConnectedDevice:
 
 
 @pytest.fixture
+def device_facts() -> DeviceFacts:
+    """What a panel PC with onnxruntime says of itself."""
+    return FACTS
+
+
+@pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
 

@@ -56,7 +56,10 @@ def front_table(report: FrontReport) -> RenderableType:
         f"space {report.space}; score: {' + '.join(report.proxies)} by log-rank, untrained"
     )
     limits = Text("limits: " + ("; ".join(report.limits) or "none"))
-    return Group(table, *notes, chosen, limits, *_power_notes(report))
+    power_notes = [
+        Text(f"power on {name}: none, because {why}") for name, why in absent_power(report).items()
+    ]
+    return Group(table, *notes, chosen, limits, *power_notes)
 
 
 def finalists_table(finalists: Sequence[FinalistResult]) -> RenderableType:
@@ -130,11 +133,11 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
-def _power_notes(report: FrontReport) -> list[Text]:
-    reasons = {
+def absent_power(report: FrontReport) -> dict[str, str]:
+    """Why there is no power, by device; devices that measured it are left out."""
+    return {
         device.device: device.power_absent_because
         for row in report.rows
         for device in row.devices
         if device.power_watts is None
     }
-    return [Text(f"power on {name}: none, because {why}") for name, why in reasons.items()]

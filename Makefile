@@ -9,6 +9,8 @@ STAMP := $(VENV)/.installed
 # Reinstalls only when the list of dependencies has changed.
 $(STAMP): pyproject.toml
 	@echo "== install: environment in $(VENV) (first time: some minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "genba needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@start=$$(date +%s) && \
 	$(PYTHON) -m venv $(VENV) && \
 	$(BIN)/python -m pip install --quiet --upgrade pip && \

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -21,7 +22,9 @@ from sqlalchemy import create_engine, text
 from host.device import Device, DeviceFacts, PowerSource, Runtime
 from host.gateway.server import Listen, Pace, RunningGateway, start_in_thread
 from host.measurement import PROTOCOL, Measurement, MeasureSpec, Power
+from host.network.graph import DeadNetworkError, Network
 from host.pki import SERVER_NAME, Token
+from host.spaces.base import SearchSpace, Task, sample
 from host.store import Store
 from host.workspace import STORE_FILE, GatewaySettings, Workspace
 from protos import genba_agent_pb2 as pb
@@ -245,6 +248,23 @@ class ConnectedDevice:
     agent: ScriptedAgent
     stub: pb_grpc.FleetStub
     device: Device
+
+
+@pytest.fixture
+def random_networks() -> Callable[[SearchSpace, int], list[Network]]:
+    """Draws networks of a space for small colour images; the same ones every time."""
+
+    def draw(space: SearchSpace, count: int) -> list[Network]:
+        rng = np.random.default_rng(7)
+        networks: list[Network] = []
+        while len(networks) < count:
+            try:
+                networks.append(space.build(sample(space, rng), Task(channels=3, classes=5)))
+            except DeadNetworkError:
+                continue
+        return networks
+
+    return draw
 
 
 @pytest.fixture

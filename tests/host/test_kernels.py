@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
@@ -13,29 +12,16 @@ from host.network.graph import (
     Conv,
     GlobalPool,
     Linear,
-    Network,
     NetworkBuilder,
     Pool,
 )
 from host.network.kernels import kernels_of
 from host.network.onnx_model import onnx_bytes
 from host.network.weights import random_weights
-from host.spaces.base import Task, sample
 from host.spaces.mobile import Mobile
 from host.spaces.nasbench201 import NasBench201
 
 SPACES = [NasBench201(), Mobile({"resolution": (32, 64), "width": (0.25, 0.5)})]
-
-
-def random_networks(space, count, seed):
-    rng = np.random.default_rng(seed)
-    networks: list[Network] = []
-    while len(networks) < count:
-        candidate = sample(space, rng)
-        if isinstance(space, NasBench201) and candidate.choices[3:] == (0, 0, 0):
-            continue
-        networks.append(space.build(candidate, Task(channels=3, classes=4)))
-    return networks
 
 
 def executed_operators(network, tmp_path):
@@ -56,16 +42,16 @@ def executed_operators(network, tmp_path):
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
-def test_kernels_of_a_network_are_those_read_from_its_onnx_file(space):
-    for network in random_networks(space, 25, seed=11):
+def test_kernels_of_a_network_are_those_read_from_its_onnx_file(random_networks, space):
+    for network in random_networks(space, 25):
         exported = onnx_bytes(network, random_weights(network, seed=1))
 
         assert kernels_of(network) == kernels_from_onnx(exported)
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
-def test_kernels_are_the_operators_that_onnxruntime_executes(space, tmp_path):
-    for network in random_networks(space, 5, seed=12):
+def test_kernels_are_the_operators_that_onnxruntime_executes(random_networks, space, tmp_path):
+    for network in random_networks(space, 5):
         leading = Counter(kernel.ops[0] for kernel in kernels_of(network).kernels)
 
         assert leading == executed_operators(network, tmp_path)
@@ -88,8 +74,8 @@ def test_every_activation_is_fused_where_onnxruntime_fuses_it(kind, with_norm, t
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
-def test_costs_of_kernels_add_up_to_those_of_the_network(space):
-    for network in random_networks(space, 10, seed=13):
+def test_costs_of_kernels_add_up_to_those_of_the_network(random_networks, space):
+    for network in random_networks(space, 10):
         graph = kernels_of(network)
 
         assert graph.macs == network.macs

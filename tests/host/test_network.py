@@ -20,23 +20,11 @@ from host.network.graph import (
 from host.network.onnx_model import IR_VERSION, OPSET, onnx_bytes
 from host.network.torch_module import build_module
 from host.network.weights import folded_weights, random_weights
-from host.spaces.base import SearchSpace, Task, sample
 from host.spaces.mobile import Mobile
 from host.spaces.nasbench201 import NasBench201
 
 SMALL_MOBILE = Mobile({"resolution": (32, 64), "width": (0.25, 0.5, 1.0)})
 SPACES = [NasBench201(), SMALL_MOBILE]
-
-
-def random_networks(space: SearchSpace, count: int) -> list[Network]:
-    rng = np.random.default_rng(7)
-    networks: list[Network] = []
-    while len(networks) < count:
-        candidate = sample(space, rng)
-        if isinstance(space, NasBench201) and candidate.choices[3:] == (0, 0, 0):
-            continue
-        networks.append(space.build(candidate, Task(channels=3, classes=5)))
-    return networks
 
 
 def run_onnx(model: bytes, images: np.ndarray) -> np.ndarray:
@@ -46,7 +34,7 @@ def run_onnx(model: bytes, images: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
-def test_torch_and_onnx_agree_to_one_in_ten_thousand(space):
+def test_torch_and_onnx_agree_to_one_in_ten_thousand(random_networks, space):
     for network in random_networks(space, 8):
         module = build_module(network, seed=3)
         images = torch.randn(4, *network.input_shape)
@@ -63,7 +51,7 @@ def test_torch_and_onnx_agree_to_one_in_ten_thousand(space):
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
-def test_parameters_counted_are_those_of_the_torch_module(space):
+def test_parameters_counted_are_those_of_the_torch_module(random_networks, space):
     for network in random_networks(space, 5):
         module = build_module(network, seed=0)
 
@@ -71,7 +59,7 @@ def test_parameters_counted_are_those_of_the_torch_module(space):
 
 
 @pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
-def test_the_exported_file_is_valid_and_loads_on_runtimes_of_2022(space):
+def test_the_exported_file_is_valid_and_loads_on_runtimes_of_2022(random_networks, space):
     network = random_networks(space, 1)[0]
 
     model = onnx.load_from_string(
@@ -83,7 +71,7 @@ def test_the_exported_file_is_valid_and_loads_on_runtimes_of_2022(space):
     assert [(p.key, p.value) for p in model.metadata_props] == [("classes", "a\nb")]
 
 
-def test_untrained_weights_keep_activations_in_a_normal_range():
+def test_untrained_weights_keep_activations_in_a_normal_range(random_networks):
     for network in random_networks(SMALL_MOBILE, 4):
         model = onnx_bytes(network, random_weights(network, seed=5))
         images = np.random.default_rng(0).standard_normal((1, *network.input_shape), np.float32)
@@ -94,7 +82,7 @@ def test_untrained_weights_keep_activations_in_a_normal_range():
         assert 1e-6 < np.abs(logits).max() < 1e6
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(random_networks):
     network = random_networks(SMALL_MOBILE, 1)[0]
 
     first = onnx_bytes(network, random_weights(network, seed=1))
@@ -103,7 +91,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
     assert first != onnx_bytes(network, random_weights(network, seed=2))
 
 
-def test_building_a_module_leaves_the_global_random_state_alone():
+def test_building_a_module_leaves_the_global_random_state_alone(random_networks):
     network = random_networks(SMALL_MOBILE, 1)[0]
     torch.manual_seed(0)
     before = torch.get_rng_state()

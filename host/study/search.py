@@ -102,7 +102,6 @@ class Search:
             generation += 1
             if generation % GENERATIONS_PER_FIT == 0:
                 self._measure_doubtful()
-        self.reporter.progress("candidates", budget.candidates, budget.candidates)
 
     def settle(self) -> list[Proposal]:
         """Measure the front until all of it is measured or the budget is spent; best score first.

@@ -111,9 +111,10 @@ def _summary(store: "Store", device: "Device") -> dict[str, Any]:
 
 
 def _print_table(summaries: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from host.cli.console import table_console
 
     table = Table("Name", "State", "Last seen", "Runtime", "CPU", "RAM", "Waiting jobs")
     for summary in summaries:
@@ -129,7 +130,7 @@ def _print_table(summaries: list[dict[str, Any]]) -> None:
         )
         # Text, because a device's own words must not be read as markup.
         table.add_row(*(Text(cell) for cell in cells))
-    Console().print(table)
+    table_console().print(table)
 
 
 def _print_facts(facts: "DeviceFacts") -> None:

@@ -30,9 +30,10 @@ def show(
     if as_json:
         print(json.dumps(result.front.model_dump(mode="json"), ensure_ascii=False, indent=2))
         return
-    from host.report.tables import finalists_table, front_table, report_console
+    from host.cli.console import table_console
+    from host.report.tables import finalists_table, front_table
 
-    console = report_console()
+    console = table_console()
     console.print(front_table(result.front))
     if result.finalists:
         console.print(finalists_table(result.finalists))

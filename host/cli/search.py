@@ -59,8 +59,9 @@ def list_studies(*, as_json: JsonOption = False, workspace: WorkspaceOption = No
     if not studies:
         print("There is no study yet: genba search run study.toml")
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from host.cli.console import table_console
 
     table = Table()
     for column in ("study", "state", "started", "finished", "why it stopped"):
@@ -74,7 +75,7 @@ def list_studies(*, as_json: JsonOption = False, workspace: WorkspaceOption = No
             finished,
             study.failed_because or "",
         )
-    Console().print(table)
+    table_console().print(table)
 
 
 @search_app.command("status")
@@ -137,9 +138,10 @@ def _run(config: "StudyConfig", *, as_json: bool, workspace: Path | None) -> Non
 def _print(
     result: "StudyResult", pictures: Sequence[Path], seconds: Sequence[tuple[str, float]]
 ) -> None:
-    from host.report.tables import finalists_table, front_table, report_console, stage_table
+    from host.cli.console import table_console
+    from host.report.tables import finalists_table, front_table, stage_table
 
-    console = report_console()
+    console = table_console()
     console.print(front_table(result.front))
     console.print(finalists_table(result.finalists))
     console.print(stage_table(seconds))

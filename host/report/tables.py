@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,14 +17,6 @@ from host.report.units import (
 )
 from host.study.finalist import FinalistResult
 from host.study.front import FrontReport
-
-_WIDTH_OF_FILES = 140
-
-
-def report_console() -> Console:
-    """Standard output: as wide as the terminal, and wide enough for every table in a file."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDTH_OF_FILES)
 
 
 def front_table(report: FrontReport) -> RenderableType:

@@ -316,11 +316,15 @@ def gate(
         return "fp32", "the only form"
     drop = quality["fp32"] - quality["int8"]
     ratio = figures["fp32"].latency_seconds / figures["int8"].latency_seconds
-    pace = f"int8 is {ratio:.2f} times as fast as fp32 here"
+    pace = (
+        f"int8 is {ratio:.2f} times as fast as fp32 here"
+        if ratio >= 1
+        else f"int8 takes {1 / ratio:.2f} times as long as fp32 here"
+    )
     if drop > max_drop:
-        return "fp32", f"{pace} but loses {drop:.3f} in quality, more than {max_drop:g}"
+        return "fp32", f"{pace} and loses {drop:.3f} in quality, more than {max_drop:g}"
     if figures["int8"].latency_high_seconds >= figures["fp32"].latency_low_seconds:
-        return "fp32", f"{pace}: no gain beyond the intervals"
+        return "fp32", f"{pace}: no gain beyond the intervals of the two"
     return "int8", f"{pace} and loses {max(drop, 0.0):.3f} in quality"
 
 

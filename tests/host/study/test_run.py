@@ -84,6 +84,25 @@ def test_a_study_ends_with_a_front_and_trained_finalists_in_bundles(result, stor
     assert stored_result(store, study) == result
 
 
+@pytest.mark.slow
+def test_a_study_in_the_space_of_nasbench201_ends_in_a_bundle(
+    store, made_up_device, study_table, recorder, tmp_path
+):
+    made_up_device()
+    table = study_table | {
+        "devices": [{"name": "panel", "max_latency_ms": 4.0}],
+        "space": {"name": "nasbench201", "resolution": 16},
+        "search": {"proxies": ["flops"], "batch_size": 8, "population": 12},
+        "finalists": {"count": 1, "epochs": 1, "batch_size": 16},
+    }
+
+    result = run(StudyConfig.model_validate(table), store, tmp_path, recorder)
+
+    (finalist,) = result.finalists
+    assert finalist.text.startswith("|")
+    assert verify_bundle(Path(finalist.bundle)) == ()
+
+
 def test_the_shipped_files_say_what_they_are_and_run_in_plain_onnxruntime(result):
     finalist = result.finalists[0]
     with zipfile.ZipFile(finalist.bundle) as bundle:

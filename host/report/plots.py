@@ -47,7 +47,9 @@ def png(figure: Figure) -> bytes:
 def svg(figure: Figure) -> str:
     """The picture as an SVG element to put into a page."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(
+        buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    )
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

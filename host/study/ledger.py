@@ -1,6 +1,7 @@
 """What the devices of a study have measured of which candidate."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from host.config import DeviceConfig
@@ -13,6 +14,7 @@ from host.store.wait import Waiting, wait_for_outcomes
 from host.study.proposal import Proposal
 from host.study.report import Reporter
 
+OFFLINE_GRACE_SECONDS = 3.0
 SEARCH_SECONDS = 0.5
 """How long a candidate is timed at least; many are measured, and a model is fitted on them."""
 
@@ -63,13 +65,20 @@ class Ledger:
     """
 
     def __init__(
-        self, store: Store, study_id: int, devices: Sequence[StudyDevice], reporter: Reporter
+        self,
+        store: Store,
+        study_id: int,
+        devices: Sequence[StudyDevice],
+        reporter: Reporter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.devices = tuple(devices)
         self._store = store
         self._study_id = study_id
         self._reporter = reporter
         self._outcomes: dict[tuple[str, str], Outcome] = {}
+        self._clock = clock
+        self._offline_since: float | None = None
         self._said = ""
 
     @property
@@ -136,14 +145,17 @@ class Ledger:
 
     def _say_offline(self, waiting: Waiting) -> None:
         names = ", ".join(device.name for device in waiting.offline)
-        text = (
-            f"waiting for {names}: offline. Start `genba-agent run` there, or stop with Ctrl-C; "
-            "nothing is lost, and the same command goes on from here"
-            if names
-            else ""
-        )
-        if text and text != self._said:
-            self._reporter.say(text)
-        elif self._said and not text:
-            self._reporter.say("all devices are online again")
-        self._said = text
+        if not names:
+            if self._said:
+                self._reporter.say("all devices are online again")
+            self._offline_since, self._said = None, ""
+            return
+        if self._offline_since is None:
+            self._offline_since = self._clock()
+        # A device that was told to come back a moment ago is not worth a message.
+        if names != self._said and self._clock() - self._offline_since >= OFFLINE_GRACE_SECONDS:
+            self._said = names
+            self._reporter.say(
+                f"waiting for {names}: offline. Start `genba-agent run` there, or stop with "
+                "Ctrl-C; nothing is lost, and the same command goes on from here"
+            )

@@ -38,6 +38,9 @@ from host.training.data import ImageFolder, ImageLoader, scan_folder
 FRONT = "front"
 """Name of the stored result that holds the front."""
 
+IMAGES = "images"
+"""Name of the stored result that holds the fingerprint of the images."""
+
 
 class StudyRunsError(GenbaError):
     """Another process works on the study."""
@@ -45,6 +48,10 @@ class StudyRunsError(GenbaError):
 
 class OtherConfigurationError(UsageError):
     """A study of that name exists with another configuration."""
+
+
+class OtherImagesError(UsageError):
+    """The images are no longer those that the study began with."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ def run_study(
     for file in images.excluded:
         reporter.say(f"left out {file.path}: {file.reason}")
     study = open_study(store, config)
+    _same_images(store, study, images)
     folder = workspace / "studies" / study.name
     with _only_one(folder, study.name):
         try:
@@ -115,6 +123,21 @@ def open_study(store: Store, config: StudyConfig) -> Study:
             "give this one another name, or undo the change to resume it"
         )
     return study
+
+
+def _same_images(store: Store, study: Study, images: ImageFolder) -> None:
+    """See that a study that goes on has the images that it began with.
+
+    Raises OtherImagesError.
+    """
+    before = store.studies.result(study.id, IMAGES)
+    if before is None:
+        store.studies.put_result(study.id, IMAGES, json.dumps(images.fingerprint))
+    elif json.loads(before) != images.fingerprint:
+        raise OtherImagesError(
+            f"the images in {images.root} have changed since the study {study.name!r} began: put "
+            "the old ones back, or start a study under another name"
+        )
 
 
 def make_search(

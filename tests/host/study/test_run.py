@@ -1,6 +1,7 @@
 """A whole study, from photos to bundles, against devices that answer at once."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,13 @@ from host.study.finalist import FormResult, Score
 from host.study.finalists import choose, gate
 from host.study.front import OnDevice
 from host.study.report import Reporter
-from host.study.run import OtherConfigurationError, StudyRunsError, run_study, stored_result
+from host.study.run import (
+    OtherConfigurationError,
+    OtherImagesError,
+    StudyRunsError,
+    run_study,
+    stored_result,
+)
 
 
 class StopsAt:
@@ -201,6 +208,21 @@ def test_an_unreadable_image_is_named_and_the_rest_goes_on(
         run(config, store, tmp_path, AtStage(recorder, stop_after_data))
 
     assert any("good/torn.png" in said for said in recorder.said)
+
+
+def test_a_study_whose_images_have_changed_is_not_continued(
+    store, made_up_device, study_table, image_folder, recorder, tmp_path
+):
+    made_up_device()
+    images = tmp_path / "images"
+    shutil.copytree(image_folder, images)
+    config = StudyConfig.model_validate(study_table | {"data": {"folder": str(images)}})
+    with pytest.raises(KeyboardInterrupt):
+        run(config, store, tmp_path, AtStage(recorder, stop_after_data))
+    (images / "good" / "000.png").unlink()
+
+    with pytest.raises(OtherImagesError, match="have changed since the study 'stripes' began"):
+        run(config, store, tmp_path, recorder)
 
 
 @pytest.mark.parametrize("folder", ["missing", "empty", "one class"])

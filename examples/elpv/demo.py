@@ -63,12 +63,15 @@ def enrol() -> None:
 def search() -> int:
     """Run the study, then show devices and check the bundles."""
     step(f"study: genba search run {HERE / 'study.toml'}")
-    ran = subprocess.run(
-        [str(BIN / "genba"), "search", "run", str(HERE / "study.toml"), "-w", str(WORKSPACE)],
-        check=False,
-    )
-    if ran.returncode != 0:
-        return ran.returncode
+    command = [str(BIN / "genba"), "search", "run", str(HERE / "study.toml")]
+    running = subprocess.Popen([*command, "--workspace", str(WORKSPACE)])
+    try:
+        code = running.wait()
+    except KeyboardInterrupt:
+        running.wait(STOP_SECONDS)  # Ctrl-C went to it as well: let it say how to go on
+        raise
+    if code != 0:
+        return code
     step("devices")
     genba("device", "list", "--workspace", str(WORKSPACE))
     step("bundles")
@@ -127,4 +130,7 @@ def step(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("== demo: stopped; `make demo` goes on from here")

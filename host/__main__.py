@@ -18,7 +18,15 @@ else:
 
     def main(arguments: list[str] | None = None) -> int:
         """Run the command line; returns the exit code: 0, 1 failure, 2 usage, 130 Ctrl-C."""
-        from host.cli.app import run
+        try:
+            from host.cli.app import run
+        except ModuleNotFoundError as error:
+            # A device has the agent's dependencies only.
+            sys.stderr.write(
+                f"genba: the host's packages are not installed here ({error.name} is missing): "
+                "pip install 'genba[host]', or use genba-agent on a device\n"
+            )
+            return 2
 
         return run(sys.argv[1:] if arguments is None else arguments)
 

@@ -486,3 +486,18 @@ def test_serve_ends_cleanly(workspace: Workspace, number: signal.Signals) -> Non
     assert second == 1
     assert process.returncode == 0, errors
     assert output == "Stopped\n"
+
+
+def test_without_the_hosts_packages_the_command_says_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['typer'] = None; from host.__main__ import main; "
+        "sys.exit(main(['--version']))"
+    )
+
+    ran = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert ran.returncode == 2
+    assert "typer is missing" in ran.stderr
+    assert "Traceback" not in ran.stderr

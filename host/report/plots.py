@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from host.report.units import MS
-from host.study.front import FrontReport
+from host.study.front import FrontReport, OnDevice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,52 +57,10 @@ def svg(figure: Figure) -> str:
 def _panel(axes: Axes, report: FrontReport, device: str) -> None:
     from matplotlib.ticker import StrMethodFormatter
 
-    within = [point for point in report.others if point.within_limits]
-    beyond = [point for point in report.others if not point.within_limits]
-    for points, marker, label in (
-        (within, "o", "measured, dominated"),
-        (beyond, "x", "measured, beyond a limit"),
-    ):
-        if points:
-            latency = [point.latency_seconds[device] * MS for point in points]
-            scores = [point.score for point in points]
-            axes.scatter(latency, scores, s=28, marker=marker, color=_OTHER, label=label)
     rows = [(row.score, next(d for d in row.devices if d.device == device)) for row in report.rows]
-    told = [(s, p) for s, d in rows if (p := d.predicted_latency_seconds) is not None]
-    if told:
-        axes.errorbar(
-            [p.value * MS for _, p in told],
-            [score for score, _ in told],
-            xerr=[
-                [(p.value - p.low) * MS for _, p in told],
-                [((p.high or p.value) - p.value) * MS for _, p in told],
-            ],
-            fmt="D",
-            mfc="none",
-            color=_PREDICTED,
-            ms=6,
-            lw=1,
-            capsize=3,
-            label="predicted before measuring, 90 % interval",
-        )
-    ordered = sorted((d.latency_seconds * MS, score) for score, d in rows)
-    axes.plot(
-        [x for x, _ in ordered],
-        [y for _, y in ordered],
-        "o-",
-        color=_FRONT,
-        ms=8,
-        lw=1.2,
-        label="Pareto front, measured",
-    )
-    for number, (score, measured) in enumerate(rows, start=1):
-        axes.annotate(
-            str(number),
-            (measured.latency_seconds * MS, score),
-            textcoords="offset points",
-            xytext=(6, -12),
-            color=_FRONT,
-        )
+    _others(axes, report, device)
+    _predictions(axes, rows)
+    _front(axes, rows)
     limit = report.device_limits_seconds.get(device)
     if limit is not None:
         axes.axvline(limit * MS, color=_LIMIT, ls="--", lw=1.2, label=f"limit {limit * MS:g} ms")
@@ -112,3 +70,51 @@ def _panel(axes: Axes, report: FrontReport, device: str) -> None:
     axes.set_ylabel("score (log-rank, higher is better)")
     axes.grid(visible=True, which="both", alpha=0.2)
     axes.legend(fontsize=8, loc="lower right")
+
+
+def _others(axes: Axes, report: FrontReport, device: str) -> None:
+    """What was measured and is not on the front."""
+    for within, marker, label in (
+        (True, "o", "measured, dominated"),
+        (False, "x", "measured, beyond a limit"),
+    ):
+        points = [point for point in report.others if point.within_limits == within]
+        if points:
+            latency = [point.latency_seconds[device] * MS for point in points]
+            scores = [point.score for point in points]
+            axes.scatter(latency, scores, s=28, marker=marker, color=_OTHER, label=label)
+
+
+def _predictions(axes: Axes, rows: list[tuple[float, OnDevice]]) -> None:
+    told = [(s, p) for s, d in rows if (p := d.predicted_latency_seconds) is not None]
+    if not told:
+        return
+    below = [(p.value - p.low) * MS for _, p in told]
+    above = [(p.value if p.high is None else p.high) * MS - p.value * MS for _, p in told]
+    axes.errorbar(
+        [p.value * MS for _, p in told],
+        [score for score, _ in told],
+        xerr=[below, above],
+        fmt="D",
+        mfc="none",
+        color=_PREDICTED,
+        ms=6,
+        lw=1,
+        capsize=3,
+        label="predicted before measuring, 90 % interval",
+    )
+
+
+def _front(axes: Axes, rows: list[tuple[float, OnDevice]]) -> None:
+    ordered = sorted((d.latency_seconds * MS, score) for score, d in rows)
+    latency, scores = zip(*ordered, strict=True)
+    label = "Pareto front, measured"
+    axes.plot(latency, scores, "o-", color=_FRONT, ms=8, lw=1.2, label=label)
+    for number, (score, measured) in enumerate(rows, start=1):
+        axes.annotate(
+            str(number),
+            (measured.latency_seconds * MS, score),
+            textcoords="offset points",
+            xytext=(6, -12),
+            color=_FRONT,
+        )

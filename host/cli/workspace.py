@@ -1,5 +1,6 @@
 """`genba init` and `genba serve`, and the option with which every command finds its workspace."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +79,8 @@ def init(
     made = Workspace.create(directory, gateway)
     print(f"Made the workspace {made.root}")
     print(f"Devices will reach it at {gateway.address}; change that in genba.toml")
-    print(f"Next: genba serve -w {directory}, and genba device enroll NAME -w {directory}")
+    folder = shlex.quote(str(directory))
+    print(f"Next: genba serve -w {folder}, and genba device enroll NAME -w {folder}")
 
 
 def serve(

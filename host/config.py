@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from host.errors import UsageError
 
 BYTES_PER_MB = 1_000_000
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -120,6 +120,8 @@ class BudgetConfig(Section):
     def _calibration_fits(self) -> Self:
         if self.calibration >= self.measurements:
             raise ValueError("measurements must be more than calibration")
+        if self.calibration > self.candidates:
+            raise ValueError("candidates must be at least as many as calibration")
         return self
 
 

@@ -68,7 +68,8 @@ def search() -> int:
     try:
         code = running.wait()
     except KeyboardInterrupt:
-        running.wait(STOP_SECONDS)  # Ctrl-C went to it as well: let it say how to go on
+        # Ctrl-C went to it as well: let it say how to go on.
+        await_end(running)
         raise
     if code != 0:
         return code
@@ -106,11 +107,16 @@ def background(name: str, *command: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        await_end(process)
+
+
+def await_end(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a process that was told to stop, and end it where it does not."""
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def free_ports(count: int) -> list[int]:

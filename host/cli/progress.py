@@ -58,7 +58,7 @@ class BarReporter:
         self._progress.update(self._tasks[what], completed=min(done, total), total=total)
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False)
 
     def _clear(self) -> None:
         for task in self._tasks.values():

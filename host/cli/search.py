@@ -60,6 +60,7 @@ def list_studies(*, as_json: JsonOption = False, workspace: WorkspaceOption = No
         print("There is no study yet: genba search run study.toml")
         return
     from rich.table import Table
+    from rich.text import Text
 
     from host.cli.console import table_console
 
@@ -73,7 +74,7 @@ def list_studies(*, as_json: JsonOption = False, workspace: WorkspaceOption = No
             _state(study),
             f"{study.created_at:%Y-%m-%d %H:%M} UTC",
             finished,
-            study.failed_because or "",
+            Text(study.failed_because or ""),
         )
     table_console().print(table)
 
@@ -88,13 +89,19 @@ def status(
         states = [job.state for job in store.jobs.of_study(study.id)]
         scored = sum(row.role == "scored" for row in store.studies.candidates(study.id))
         bundles = [str(bundle.path) for bundle in store.bundles.of_study(study.id)]
-    jobs = {state: states.count(state) for state in ("queued", "leased", "done", "failed")}
+    jobs = {
+        state: states.count(state) for state in ("queued", "leased", "done", "failed", "cancelled")
+    }
     if as_json:
         details = {"jobs": jobs, "scored": scored, "bundles": bundles}
         print(json.dumps(_study_json(study) | details, ensure_ascii=False, indent=2))
         return
     print(f"{study.name}: {_state(study)}")
-    print("  measurements: " + ", ".join(f"{count} {state}" for state, count in jobs.items()))
+    print(f"  candidates scored: {scored}")
+    print(
+        "  measurements asked for: "
+        + ", ".join(f"{count} {state}" for state, count in jobs.items())
+    )
     if study.failed_because:
         print(f"  stopped because {study.failed_because}")
     for bundle in bundles:

@@ -15,7 +15,7 @@ from host.report.units import (
     predicted_latency,
     share,
 )
-from host.study.finalist import FinalistResult
+from host.study.finalist import Choice, FinalistResult, Form
 from host.study.front import FrontReport
 
 
@@ -63,7 +63,7 @@ def finalists_table(finalists: Sequence[FinalistResult]) -> RenderableType:
     for name in ("latency ms\nmeasured\n[95 %]", "peak RSS\nMB", "file\nMB", "chosen"):
         table.add_column(name, justify="right")
     for number, finalist in enumerate(finalists, start=1):
-        chosen = {choice.device: choice.form for choice in finalist.choices}
+        chosen = {choice.device: choice for choice in finalist.choices}
         for form in finalist.forms:
             for device in form.devices:
                 table.add_row(
@@ -76,7 +76,7 @@ def finalists_table(finalists: Sequence[FinalistResult]) -> RenderableType:
                     measured_latency(device),
                     megabytes(device.peak_rss_bytes),
                     megabytes(form.size_bytes),
-                    "yes" if chosen[device.device] == form.form else "",
+                    _chosen(form.form, chosen[device.device]),
                 )
     lines = []
     for number, finalist in enumerate(finalists, start=1):
@@ -105,7 +105,7 @@ def three_figures(
     """What a manager asks: how good, how fast, how large. Names are keys of the page's texts."""
     if not finalists:
         return []
-    best = max(finalists, key=lambda finalist: finalist.forms[0].quality)
+    best = max(finalists, key=lambda finalist: finalist.form("fp32").validation_quality)
     choice = best.choices[0]
     form = best.form(choice.form)
     device = next(d for d in form.devices if d.device == choice.device)
@@ -123,6 +123,12 @@ def three_figures(
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+
+
+def _chosen(form: Form, choice: Choice) -> str:
+    if choice.form != form:
+        return ""
+    return "yes" if choice.within_limits else "yes, but beyond a limit"
 
 
 def absent_power(report: FrontReport) -> dict[str, str]:

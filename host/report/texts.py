@@ -32,6 +32,7 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "size": "File MB",
         "chosen": "Chosen",
         "yes": "yes",
+        "beyond": "yes, but beyond a limit",
         "runtime": "Runtime",
     },
     "ja": {
@@ -63,6 +64,7 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "size": "ファイル MB",
         "chosen": "採用",
         "yes": "採用",
+        "beyond": "採用(制約超過)",
         "runtime": "ランタイム",
     },
 }

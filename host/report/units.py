@@ -9,12 +9,17 @@ MB = 1e-6
 
 def milliseconds(seconds: float) -> str:
     """Three significant figures, without the unit: that stands in the header."""
-    return f"{seconds * MS:.3g}"
+    return significant(seconds * MS)
 
 
 def megabytes(size_bytes: float) -> str:
-    """One decimal, of 1,000,000 bytes each."""
-    return f"{size_bytes * MB:.1f}"
+    """Three significant figures, of 1,000,000 bytes each."""
+    return significant(size_bytes * MB)
+
+
+def significant(value: float) -> str:
+    """Three significant figures, or all digits before the point; never an exponent."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def measured_latency(row: OnDevice) -> str:

@@ -5,6 +5,7 @@ Therefore `tell` takes the whole archive anew, and parents are chosen from it: s
 and crowding are pymoo's.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 Choices = tuple[int, ...]
 Matrix = npt.NDArray[np.float64]
 _LARGEST_VIOLATION = 1e6
+_DRAWS_PER_PLACE = 1000
 
 
 class Evolution:
@@ -58,6 +60,7 @@ class Evolution:
         self._algorithm.setup(self._problem)
         self._parents: Any = None
         self._seen: set[Choices] = set()
+        self._size = math.prod(cardinalities)
 
     def ask(self) -> list[Choices]:
         """Up to a population of new vectors, none of them asked before; empty when none is left."""
@@ -77,8 +80,18 @@ class Evolution:
                 algorithm=algorithm,
                 random_state=algorithm.random_state,
             )
+        fresh = self._unseen(proposed.get("X"))
+        # Mating knows only the parents: where it repeats itself, new blood fills the generation.
+        for _ in range(_DRAWS_PER_PLACE * algorithm.pop_size):
+            if len(fresh) == algorithm.pop_size or len(self._seen) >= self._size:
+                break
+            drawn = algorithm.random_state.integers(self._problem.xl, self._problem.xu + 1)
+            fresh += self._unseen([drawn])
+        return fresh
+
+    def _unseen(self, rows: Any) -> list[Choices]:
         fresh = []
-        for row in proposed.get("X"):
+        for row in rows:
             choices = tuple(int(choice) for choice in row)
             if choices not in self._seen:
                 self._seen.add(choices)

@@ -69,8 +69,9 @@ class Jobs:
     ) -> Job:
         """Ask for a measurement; asking twice for the same one gives the same job.
 
-        A job that had been cancelled is queued again. A higher priority is claimed earlier.
-        Raises UnknownDeviceError for a removed or unknown device, and UnknownBlobError where the
+        A job that had been cancelled is queued again, and so is one that failed only because its
+        device went away too often: that says nothing of the model. A higher priority is claimed
+        earlier. Raises UnknownDeviceError for a removed or unknown device, and UnknownBlobError where the
         model was not put into the store first.
         """
         with self._database.write() as session:
@@ -96,7 +97,7 @@ class Jobs:
             }
             insert_absent(session, JobRow, [job])
             row = session.scalars(select(JobRow).where(JobRow.key == key).with_for_update()).one()
-            if row.state == "cancelled":
+            if row.state == "cancelled" or _was_lost(session, row):
                 self._end_leases(session, LeaseRow.job_id == row.id)
                 row.state, row.lost_attempts, row.finished_at = "queued", 0, None
             return job_from_row(row)
@@ -316,6 +317,18 @@ def _claimable(now: datetime) -> ColumnElement[bool]:
         LeaseRow.job_id == JobRow.id, LeaseRow.ended_at.is_(None), LeaseRow.expires_at > now
     )
     return or_(JobRow.state == "queued", and_(JobRow.state == "leased", ~live))
+
+
+def _was_lost(session: Session, row: JobRow) -> bool:
+    """Whether the job failed without a word from its device; then the failure is forgotten."""
+    if row.state != "failed":
+        return False
+    failure = session.scalars(select(FailureRow).where(FailureRow.job_id == row.id)).one()
+    if failure.idempotency_key is not None:
+        return False
+    session.delete(failure)
+    session.flush()
+    return True
 
 
 def _waiting(session: Session, now: datetime) -> dict[str, int]:

@@ -17,7 +17,11 @@ class Score(Value):
 
 
 class FormResult(Value):
-    """One deployable form of a finalist: its answers on the test images, and its cost."""
+    """One deployable form of a finalist: its answers on the test images, and its cost.
+
+    Hash and size are of the file that was measured; figures are written into the shipped one.
+    `validation_quality` (AUROC with two classes, else accuracy) is what chooses between forms.
+    """
 
     form: Form
     sha256: str
@@ -25,6 +29,7 @@ class FormResult(Value):
     accuracy: Score
     balanced_accuracy: float
     auroc: Score | None
+    validation_quality: float
     devices: list[OnDevice]
 
     @property

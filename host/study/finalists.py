@@ -23,7 +23,7 @@ from host.export.contents import (
 from host.export.errors import ExportError
 from host.export.metadata import onnx_metadata, with_metadata
 from host.export.quantize import quantize_int8
-from host.measurement import Measurement, MeasurementFailure
+from host.measurement import Measurement, Outcome
 from host.network.onnx_model import onnx_bytes
 from host.network.torch_module import NetworkModule, build_module
 from host.network.weights import folded_weights
@@ -34,7 +34,7 @@ from host.study.front import OnDevice
 from host.study.limits import Limit
 from host.study.proposal import Proposal
 from host.study.search import Search
-from host.training.data import ImageLoader, ImageSplit
+from host.training.data import ImageLoader, Images, ImageSplit
 from host.training.metrics import Estimate, Evaluation, evaluate
 from host.training.train import EpochRecord, TrainConfig, TrainResult, logits_of_module, train
 
@@ -57,7 +57,7 @@ class NotMeasuredError(GenbaError):
 
 
 def choose(front: Sequence[Member], count: int) -> list[Member]:
-    """Spread over a front that is ordered by score: the best, the fastest, and between them."""
+    """Spread over a front that is ordered by score: its first, its last, and between them."""
     places = np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int)
     return [front[index] for index in dict.fromkeys(places.tolist())]
 
@@ -72,11 +72,12 @@ class Trained:
     """A trained network with its files and their answers."""
 
     proposal: Proposal
-    module: NetworkModule
     training: TrainResult
     split: ImageSplit
     models: Mapping[Form, bytes]
     evaluations: Mapping[Form, Evaluation]
+    """On the test images."""
+    validation_quality: Mapping[Form, float]
 
 
 class Finishing:
@@ -134,17 +135,22 @@ class Finishing:
         checkpoint = self._folder / "checkpoints" / f"{proposal.key}.pt"
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         training = train(module, split, config, checkpoint=checkpoint, on_epoch=on_epoch)
-        models = self._export(proposal, module, split)
-        test = split.preprocessing.normalise(split.test.pixels)
-        evaluations = {
-            form: evaluate(
-                split.test.labels,
-                logits_of_onnx(model, test),
-                majority_class=split.majority_class,
-            )
-            for form, model in models.items()
-        }
-        return Trained(proposal, module, training, split, models, evaluations)
+        models: dict[Form, bytes] = {}
+        evaluations: dict[Form, Evaluation] = {}
+        validation: dict[Form, float] = {}
+        for form, model in self._export(proposal, module, split).items():
+            try:
+                tested = evaluate_onnx(model, split, split.test)
+                validated = evaluate_onnx(model, split, split.validation)
+            except ExportError as error:
+                if form == "fp32":
+                    raise
+                self._reporter.say(f"finalist {proposal.key[:8]} has no {form} form: {error}")
+                continue
+            models[form], evaluations[form] = model, tested
+            area = validated.auroc
+            validation[form] = validated.accuracy.value if area is None else area.value
+        return Trained(proposal, training, split, models, evaluations, validation)
 
     def _export(
         self, proposal: Proposal, module: NetworkModule, split: ImageSplit
@@ -175,17 +181,28 @@ class Finishing:
             min_seconds=FINALIST_SECONDS,
         )
         measured: dict[Form, dict[str, Measurement]] = {form: {} for form in trained.models}
-        for form in trained.models:
-            for device in self._search.ledger.devices:
-                outcome = outcomes[form, device.name]
-                if isinstance(outcome, MeasurementFailure):
-                    raise NotMeasuredError(
-                        f"{device.name} could not measure the {form} form of finalist {key[:8]}: "
-                        f"{outcome.message}"
-                    )
-                measured[form][device.name] = outcome
+        for (form, device), outcome in self._outcomes_in_order(trained, outcomes):
+            if isinstance(outcome, Measurement):
+                measured[form][device] = outcome
+                continue
+            failed = (
+                f"{device} could not measure the {form} form of finalist {key[:8]}: "
+                f"{outcome.message}"
+            )
+            if form == "fp32":
+                raise NotMeasuredError(failed)
+            self._reporter.say(f"{failed}; fp32 is what runs there")
         self._compare_with_untrained(key, measured["fp32"])
         return measured
+
+    def _outcomes_in_order(
+        self, trained: Trained, outcomes: Mapping[tuple[str, str], Outcome]
+    ) -> list[tuple[tuple[Form, str], Outcome]]:
+        return [
+            ((form, device.name), outcomes[form, device.name])
+            for form in trained.models
+            for device in self._search.ledger.devices
+        ]
 
     def _compare_with_untrained(self, key: str, trained: Mapping[str, Measurement]) -> None:
         """Training does not change what is executed: a different latency means a disturbance."""
@@ -213,21 +230,22 @@ class Finishing:
             accuracy=_score(evaluation.accuracy),
             balanced_accuracy=evaluation.balanced_accuracy,
             auroc=None if evaluation.auroc is None else _score(evaluation.auroc),
+            validation_quality=trained.validation_quality[form],
             devices=[OnDevice.of(name, m) for name, m in measured.items()],
         )
 
     def _choose_form(self, forms: Sequence[FormResult], device: str) -> Choice:
         """int8 where it is faster on this device and loses no more than allowed."""
-        figures = {f.form: next(d for d in f.devices if d.device == device) for f in forms}
-        form, because = gate(forms, figures, self._config.finalists.max_int8_drop)
-        chosen = next(f for f in forms if f.form == form)
-        limits = self._search.limits
-        return Choice(
-            device=device,
-            form=form,
-            because=because,
-            within_limits=all(_holds(limit, chosen, figures[form]) for limit in limits),
-        )
+        figures = {f.form: d for f in forms for d in f.devices if d.device == device}
+        within = {
+            f.form: all(_holds(limit, f, figures[f.form]) for limit in self._search.limits)
+            for f in forms
+            if f.form in figures
+        }
+        form, because = gate(forms, figures, within, self._config.finalists.max_int8_drop)
+        if not within[form]:
+            self._reporter.say(f"on {device} the {form} form breaks a limit after training")
+        return Choice(device=device, form=form, because=because, within_limits=within[form])
 
     def _write(
         self,
@@ -304,16 +322,19 @@ class Finishing:
 
 
 def gate(
-    forms: Sequence[FormResult], figures: Mapping[Form, OnDevice], max_drop: float
+    forms: Sequence[FormResult],
+    figures: Mapping[Form, OnDevice],
+    within: Mapping[Form, bool],
+    max_drop: float,
 ) -> tuple[Form, str]:
     """The form to ship to a device, and the reason in words.
 
-    int8 wins where it is faster there, by 95 % intervals that do not overlap, and its quality
-    (AUROC, else accuracy) is at most `max_drop` lower.
+    int8 wins where its quality on the validation images is at most `max_drop` lower, and it alone
+    is within the limits or it is faster there, by 95 % intervals that do not overlap.
     """
-    quality = {form.form: form.quality for form in forms}
-    if "int8" not in quality:
-        return "fp32", "the only form"
+    quality = {form.form: form.validation_quality for form in forms}
+    if "int8" not in figures:
+        return "fp32", "the only form" if "int8" not in quality else "int8 does not run here"
     drop = quality["fp32"] - quality["int8"]
     ratio = figures["fp32"].latency_seconds / figures["int8"].latency_seconds
     pace = (
@@ -323,9 +344,18 @@ def gate(
     )
     if drop > max_drop:
         return "fp32", f"{pace} and loses {drop:.3f} in quality, more than {max_drop:g}"
+    if within["int8"] != within["fp32"]:
+        only: Form = "int8" if within["int8"] else "fp32"
+        return only, f"{pace}, and only {only} is within the limits here"
     if figures["int8"].latency_high_seconds >= figures["fp32"].latency_low_seconds:
         return "fp32", f"{pace}: no gain beyond the intervals of the two"
     return "int8", f"{pace} and loses {max(drop, 0.0):.3f} in quality"
+
+
+def evaluate_onnx(model: bytes, split: ImageSplit, images: Images) -> Evaluation:
+    """The answers of an exported file on one part of the images. Raises ExportError."""
+    logits = logits_of_onnx(model, split.preprocessing.normalise(images.pixels))
+    return evaluate(images.labels, logits, majority_class=split.majority_class)
 
 
 def check_export(fp32: bytes, module: NetworkModule, split: ImageSplit) -> None:

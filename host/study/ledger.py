@@ -75,7 +75,7 @@ class Ledger:
         self.devices = tuple(devices)
         self._store = store
         self._study_id = study_id
-        self._reporter = reporter
+        self.reporter = reporter
         self._outcomes: dict[tuple[str, str], Outcome] = {}
         self._clock = clock
         self._offline_since: float | None = None
@@ -110,7 +110,7 @@ class Ledger:
         for (key, device_name), outcome in found.items():
             self._outcomes[key, device_name] = outcome
             if isinstance(outcome, MeasurementFailure):
-                self._reporter.say(
+                self.reporter.say(
                     f"{device_name} could not measure candidate {key[:8]}: {outcome.message}"
                 )
 
@@ -140,14 +140,14 @@ class Ledger:
         for done, (job, outcome) in enumerate(waiting, start=1):
             for name_and_device in asked[job.id]:
                 found[name_and_device] = outcome
-            self._reporter.progress("measurements", done, len(jobs))
+            self.reporter.progress("measurements", done, len(jobs))
         return found
 
     def _say_offline(self, waiting: Waiting) -> None:
         names = ", ".join(device.name for device in waiting.offline)
         if not names:
             if self._said:
-                self._reporter.say("all devices are online again")
+                self.reporter.say("all devices are online again")
             self._offline_since, self._said = None, ""
             return
         if self._offline_since is None:
@@ -155,7 +155,7 @@ class Ledger:
         # A device that was told to come back a moment ago is not worth a message.
         if names != self._said and self._clock() - self._offline_since >= OFFLINE_GRACE_SECONDS:
             self._said = names
-            self._reporter.say(
+            self.reporter.say(
                 f"waiting for {names}: offline. Start `genba-agent run` there, or stop with "
                 "Ctrl-C; nothing is lost, and the same command goes on from here"
             )

@@ -43,7 +43,8 @@ class Limit:
     def show(self, value: float) -> str:
         """A value of this quantity as people read it."""
         _, scale, unit = _KEYS[self.quantity]
-        return f"{value / scale:.3g} {unit}"
+        shown = value / scale
+        return f"{shown:.0f} {unit}" if abs(shown) >= 100 else f"{shown:.3g} {unit}"
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Proposer:
 
     def __init__(self, space: SearchSpace, task: Task) -> None:
         self.space = space
-        self._task = task
+        self.task = task
         self._by_key: dict[str, Proposal] = {}
 
     def fresh(self, candidates: Iterable[Candidate]) -> list[Proposal]:
@@ -57,7 +57,7 @@ class Proposer:
         proposals = []
         for candidate in candidates:
             try:
-                network = self.space.build(candidate, self._task)
+                network = self.space.build(candidate, self.task)
             except DeadNetworkError:
                 continue
             if network.key not in self._by_key:

@@ -8,7 +8,7 @@ anything, is continued by running it again.
 import fcntl
 import json
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +81,7 @@ def run_study(
         try:
             loader = ImageLoader(images, seed=config.seed)
             ledger = Ledger(store, study.id, devices, reporter)
-            search = make_search(config, store, loader, ledger, reporter)
+            search = make_search(config, store, study, loader, ledger)
             front = _search(store, study, search)
             report = front_report(config, search, front)
             _keep(store, study, search, front, report)
@@ -141,7 +141,7 @@ def _same_images(store: Store, study: Study, images: ImageFolder) -> None:
 
 
 def make_search(
-    config: StudyConfig, store: Store, loader: ImageLoader, ledger: Ledger, reporter: Reporter
+    config: StudyConfig, store: Store, study: Study, loader: ImageLoader, ledger: Ledger
 ) -> Search:
     """The search of a study, before its first step."""
     channels = _channels(config, loader.folder)
@@ -150,8 +150,13 @@ def make_search(
     def images(height: int, width: int) -> Any:
         return loader.batch(batch, height, width, channels)
 
+    def on_scored(proposals: Sequence[Proposal]) -> None:
+        first = len(search.archive) - len(proposals)
+        rows = [StudyCandidate(p.key, first + n, "scored") for n, p in enumerate(proposals)]
+        store.studies.add_candidates(study.id, rows)
+
     fingerprint = loader.folder.fingerprint[:16]
-    return Search(
+    search = Search(
         config=config,
         limits=limits_of(config),
         proposer=Proposer(space_of(config), Task(channels, len(loader.folder.classes))),
@@ -165,8 +170,10 @@ def make_search(
         ),
         ledger=ledger,
         surrogates=Surrogates([device.name for device in ledger.devices]),
-        reporter=reporter,
+        reporter=ledger.reporter,
+        on_scored=on_scored,
     )
+    return search
 
 
 def space_of(config: StudyConfig) -> SearchSpace:
@@ -243,7 +250,6 @@ def _keep(
 ) -> None:
     """Write down what the search found: candidates, cost models, predictions, front."""
     for role, proposals in (
-        ("scored", list(search.archive.values())),
         ("measured", search.measured()),
         ("front", front),
     ):

@@ -1,7 +1,7 @@
 """From a space to a front: calibrate the cost models, breed candidates, measure what decides."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from cost_models.base import Prediction
 from cost_models.design import d_optimal
 from host.config import StudyConfig
+from host.errors import UsageError
 from host.search.evolution import Evolution, non_dominated
 from host.spaces.base import Candidate, sample
 from host.study.ledger import Ledger
@@ -18,7 +19,7 @@ from host.study.limits import InfeasibleError, Limit, Miss, Target, closest
 from host.study.proposal import Proposal, Proposer
 from host.study.report import Reporter
 from host.study.scoring import Scorer
-from host.study.surrogates import Surrogates, all_targets
+from host.study.surrogates import MIN_MEASUREMENTS, Surrogates, all_targets
 
 Matrix = npt.NDArray[np.float64]
 
@@ -27,6 +28,10 @@ POOL = 300
 GENERATIONS_PER_FIT = 3
 PROPOSALS_PER_CANDIDATE = 10
 """So many proposals may be made for each candidate of the budget before the search gives up."""
+
+
+class SpaceTooSmallError(UsageError):
+    """The space has too few candidates to fit a cost model on."""
 
 
 @dataclass
@@ -44,10 +49,12 @@ class Search:
     ledger: Ledger
     surrogates: Surrogates
     reporter: Reporter
+    on_scored: Callable[[Sequence[Proposal]], None]
+    """Told of candidates when they have scores."""
     archive: dict[str, Proposal] = field(default_factory=dict)
     """Candidates with scores, by key."""
     hopeless: dict[str, Proposal] = field(default_factory=dict)
-    """Candidates that were not scored, because their upper bounds exceed a limit."""
+    """Candidates without scores, because their upper bounds exceed a limit as far as is known."""
     foretold: dict[tuple[str, str, Target], Prediction] = field(default_factory=dict)
     """What was predicted of a candidate on a device just before it was measured."""
 
@@ -56,14 +63,22 @@ class Search:
         self.reporter.stage("calibrate")
         rng = np.random.default_rng(self.config.seed)
         wanted = min(POOL, math.prod(len(d.choices) for d in self.proposer.space.decisions))
+        # A proposer of its own: what is drawn here and not chosen is still to be found later.
+        drawn = Proposer(self.proposer.space, self.proposer.task)
         pool: list[Proposal] = []
         for _ in range(10 * wanted):
             if len(pool) == wanted:
                 break
-            pool += self.proposer.fresh([sample(self.proposer.space, rng)])
+            pool += drawn.fresh([sample(self.proposer.space, rng)])
         pool = [p for p in pool if not self._too_large(p)] or pool
         count = min(self.config.budget.calibration, len(pool))
-        chosen = [pool[index] for index in d_optimal(self.surrogates.design_rows(pool), count)]
+        if count < MIN_MEASUREMENTS:
+            raise SpaceTooSmallError(
+                f"the space holds only {len(pool)} different candidates, {MIN_MEASUREMENTS} are "
+                "needed to calibrate: allow more in [space]"
+            )
+        best = d_optimal(self.surrogates.design_rows(pool), count)
+        chosen = self.proposer.fresh(pool[index].candidate for index in best)
         self.ledger.measure(chosen)
         self._score(chosen)
         self.surrogates.fit(self.ledger, self.archive)
@@ -89,11 +104,14 @@ class Search:
             if not asked:
                 break
             fresh = self.proposer.fresh(Candidate(choices) for choices in asked)
-            bounds = self.surrogates.upper_bounds(self.limits, fresh)
-            promising = [p for p, row in zip(fresh, bounds, strict=True) if (row <= 0).all()]
-            self.hopeless |= {p.key: p for p in fresh if p not in promising}
+            self.hopeless |= {p.key: p for p in fresh}
+            # All of them: the last fit may have moved a bound below its limit.
+            waiting = list(self.hopeless.values())
+            bounds = self.surrogates.upper_bounds(self.limits, waiting)
+            promising = [p for p, row in zip(waiting, bounds, strict=True) if (row <= 0).all()]
             self._score(promising[: budget.candidates - len(self.archive)])
-            everything = self._candidates()
+            known = self._candidates()
+            everything = [p for p in known if not self._failed(p)] or known
             evolution.tell(
                 [p.candidate.choices for p in everything],
                 self._objectives(everything),
@@ -116,7 +134,7 @@ class Search:
             self._measure(_spread(unmeasured, self._left()))
         feasible = [p for p in self.measured() if self._excess(p) <= 0]
         if not feasible:
-            raise InfeasibleError(closest([self._miss(p) for p in self._candidates()]).sentence())
+            raise InfeasibleError(self._why_nothing_fits())
         combined = self.combined_scores()
         scores = np.array([combined[p.key] for p in feasible])
         objectives = np.column_stack([-scores, self._measured_latencies(feasible)])
@@ -145,6 +163,7 @@ class Search:
         for proposal in proposals:
             self.archive[proposal.key] = proposal
             self.hopeless.pop(proposal.key, None)
+        self.on_scored(proposals)
 
     def _measure(self, proposals: Sequence[Proposal]) -> None:
         """Predict, measure, fit again."""
@@ -157,7 +176,11 @@ class Search:
         self.surrogates.fit(self.ledger, self.archive)
 
     def _measure_doubtful(self) -> None:
-        """Spend part of half the free budget where an interval straddles a limit near the front."""
+        """Spend part of half the free budget where it decides most.
+
+        On the largest networks whose predicted values meet the limits and whose upper bounds do
+        not, and on the front as it is expected.
+        """
         budget = self.config.budget
         half = (budget.measurements - budget.calibration) // 2
         spent = len(self.ledger.keys) - budget.calibration
@@ -168,13 +191,34 @@ class Search:
         near = [p for p in self._expected_front() if p.key not in self.ledger.keys]
         # The largest doubtful networks first: they gain most if the limit turns out to hold.
         doubtful.sort(key=lambda p: (-p.network.macs, p.key))
-        chosen = [*doubtful[: (count + 1) // 2], *_spread(near, count)][:count]
+        wanted = [*doubtful[: (count + 1) // 2], *_spread(near, count)]
+        chosen = list({p.key: p for p in wanted}.values())[:count]
         if chosen:
             self._measure(chosen)
 
     def _may_fit(self, proposal: Proposal) -> bool:
         """Whether the predicted values themselves, not their upper bounds, meet every limit."""
+        if self._failed(proposal):
+            return False
         return self._miss(proposal).excess <= 0 if self.limits else True
+
+    def _failed(self, proposal: Proposal) -> bool:
+        """Whether a device was asked for this candidate and could not run it."""
+        return proposal.key in self.ledger.keys and not self.ledger.complete(proposal.key)
+
+    def _why_nothing_fits(self) -> str:
+        if not self.limits or all(self._failed(p) for p in self._candidates()):
+            return (
+                "no candidate was measured on every device: see the failures above, or allow "
+                "other networks in [space]"
+            )
+        misses = [self._miss(p) for p in self._candidates() if not self._failed(p)]
+        if min(miss.excess for miss in misses) <= 0:
+            return (
+                f"all {self.config.budget.measurements} measurements were spent before a candidate "
+                "was found within all limits: raise measurements in [budget]"
+            )
+        return closest(misses).sentence()
 
     def _expected_front(self) -> list[Proposal]:
         """The front by score and predicted latency of what should meet the limits.
@@ -194,11 +238,20 @@ class Search:
         return [*self.archive.values(), *self.hopeless.values()]
 
     def _objectives(self, proposals: Sequence[Proposal]) -> Matrix:
-        """Negative score and predicted latencies; a candidate without a score ranks last."""
+        """Negative score, and latencies: as measured where they are, else as predicted.
+
+        A candidate without a score ranks last.
+        """
         combined = self.combined_scores()
         worst = min(combined.values()) - 1.0
         scores = [combined.get(p.key, worst) for p in proposals]
-        return np.column_stack([-np.array(scores), self.surrogates.latencies(proposals)])
+        latencies = self.surrogates.latencies(proposals)
+        for row, proposal in enumerate(proposals):
+            for column, device in enumerate(self.ledger.devices):
+                measurement = self.ledger.measurement(proposal.key, device.name)
+                if measurement is not None:
+                    latencies[row, column] = measurement.latency_seconds
+        return np.column_stack([-np.array(scores), latencies])
 
     def _measured_latencies(self, proposals: Sequence[Proposal]) -> Matrix:
         rows = [
@@ -213,6 +266,8 @@ class Search:
 
     def _excess(self, proposal: Proposal) -> float:
         """The largest excess over a limit: of what was measured, else of the upper bounds."""
+        if self._failed(proposal):
+            return math.inf
         if not self.limits:
             return 0.0
         if proposal.key in self.ledger.keys:

@@ -47,7 +47,7 @@ class Surrogates:
             if len(measured) < MIN_MEASUREMENTS:
                 raise TooFewMeasurementsError(
                     f"{device} measured only {len(measured)} candidates, {MIN_MEASUREMENTS} are "
-                    f"needed to predict from: see `genba device show {device}` for its failures"
+                    "needed to predict from: the messages above say why the others failed"
                 )
             graphs = [proposals[key].graph for key in measured]
             model.fit(graphs, np.array(list(measured.values())))

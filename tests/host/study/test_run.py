@@ -274,6 +274,7 @@ def form(name: str, quality: float) -> FormResult:
         accuracy=score,
         balanced_accuracy=quality,
         auroc=score,
+        validation_quality=quality,
         devices=[],
     )
 
@@ -293,10 +294,47 @@ def test_int8_ships_only_where_it_is_faster_and_good_enough(
 ):
     forms = [form("fp32", 0.90), form("int8", int8_quality)]
 
-    name, because = gate(forms, {"fp32": figures(1.0), "int8": figures(int8_latency)}, 0.02)
+    measured = {"fp32": figures(1.0), "int8": figures(int8_latency)}
+    name, because = gate(forms, measured, {"fp32": True, "int8": True}, 0.02)
 
     assert name == chosen
     assert reason in because
+
+
+@pytest.mark.parametrize(
+    ("within", "chosen"),
+    [({"fp32": True, "int8": False}, "fp32"), ({"fp32": False, "int8": True}, "int8")],
+)
+def test_the_form_that_alone_is_within_the_limits_ships(within, chosen):
+    forms = [form("fp32", 0.90), form("int8", 0.90)]
+    latency = {"fp32": 0.5, "int8": 1.0} if chosen == "int8" else {"fp32": 1.0, "int8": 0.5}
+
+    name, because = gate(forms, {n: figures(s) for n, s in latency.items()}, within, 0.02)
+
+    assert name == chosen
+    assert f"only {chosen} is within the limits" in because
+
+
+def test_a_device_that_cannot_run_int8_gets_fp32(
+    store, made_up_device, study_config, recorder, tmp_path
+):
+    device = made_up_device(start=False)
+
+    def refuse_int8(lease):
+        model = onnx.load_from_string(store.blobs.get(lease.job.spec.model_sha256))
+        quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+        return "no such operator" if quantised else None
+
+    device.refuse = refuse_int8
+    device.start()
+
+    result = run(study_config, store, tmp_path, recorder)
+
+    for finalist in result.finalists:
+        assert [(c.form, c.because) for c in finalist.choices] == [
+            ("fp32", "int8 does not run here")
+        ]
+    assert any("could not measure the int8 form" in said for said in recorder.said)
 
 
 def test_the_manifest_holds_scores_predictions_measurements_and_accuracies(result):

@@ -35,6 +35,7 @@ def make_search(store, config, recorder):
         ledger=Ledger(store, study.id, devices, recorder),
         surrogates=Surrogates([device.name for device in devices]),
         reporter=recorder,
+        on_scored=lambda _proposals: None,
     )
 
 

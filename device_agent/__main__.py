@@ -19,6 +19,8 @@ from device_agent.errors import AgentError
 from device_agent.processes import default_worker_command
 from device_agent.state import DEFAULT_HOME, Home
 
+_INTERRUPTED = 130  # 128 + SIGINT, as shells say
+
 
 class _Arguments(argparse.Namespace):
     command: str
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None, worker_command: Sequence[str] | None
         sys.stdout.flush()
         # Past the interpreter's own end, which waits for threads of gRPC. The worker is dead, and
         # the outbox has on the disk what it said it has.
-        os._exit(0)
+        os._exit(0 if arguments.command == "run" else _INTERRUPTED)
     except BrokenPipeError:
         # The reader went away; nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,7 +73,8 @@ def _enrol(arguments: _Arguments, worker_command: Sequence[str]) -> None:
     )
     print(
         f"enrolled as {identity.device_name} ({identity.device_id}) with the host at"
-        f" {identity.address}; start work with `genba-agent run`"
+        f" {identity.address}; start work with `genba-agent run`,"
+        " or restart it where it runs"
     )
 
 

@@ -36,6 +36,8 @@ _OUT_OF_MEMORY = (
     "openblas blas_thread_init",
 )
 _GIB = 1 << 30
+LONGEST_SECONDS = 86_400.0
+"""No measurement takes longer than a day, whatever a host asks for."""
 
 
 def default_address_space_bytes(ram_bytes: int) -> int:
@@ -56,6 +58,13 @@ def run_job(
     """Measure in a fresh process. Every way in which that process can end is an outcome."""
     if cancellation.requested:
         return _CANCELLED
+    asked = (spec.timeout_seconds, spec.min_seconds, spec.warmup_seconds)
+    if not all(0.0 <= seconds <= LONGEST_SECONDS for seconds in asked):
+        return Failure(
+            FailureKind.RESOURCE,
+            f"the job asks for times of {', '.join(f'{s:g}' for s in asked)} s: this agent takes"
+            f" 0 to {LONGEST_SECONDS:g} s",
+        )
     request = Request(spec, model_path, address_space_bytes, os.getpid())
     try:
         ended = run_worker(

@@ -108,6 +108,7 @@ class Agent:
         say: Say,
     ) -> None:
         limits = home.limits()
+        self._home = home
         self._identity = identity
         self._outbox = outbox
         self._cache = Cache(home.cache, limits.cache_bytes or DEFAULT_QUOTA_BYTES)
@@ -128,6 +129,8 @@ class Agent:
         while True:
             started = time.monotonic()
             try:
+                # It may have been enrolled anew meanwhile.
+                self._identity = self._home.identity()
                 self.attend(watch=True)
                 delay = _DRAINED_SECONDS
             except HostAwayError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 if sys.version_info < (3, 11):
@@ -18,6 +19,8 @@ else:
 
     def main(arguments: list[str] | None = None) -> int:
         """Run the command line; returns the exit code: 0, 1 failure, 2 usage, 130 Ctrl-C."""
+        # What gRPC's core has to say reaches people through our own sentences.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         try:
             from host.cli.app import run
         except ModuleNotFoundError as error:

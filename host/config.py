@@ -169,11 +169,13 @@ def load_study(path: Path) -> StudyConfig:
     Raises ConfigError where the file is missing, no TOML, or does not fit the schema.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"there is no file {path}: name the study.toml to run") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
         raise ConfigError(f"{path} is no TOML file: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     data = table.get("data")
     if isinstance(data, dict) and isinstance(data.get("folder"), str):
         data["folder"] = str((path.parent / data["folder"]).resolve())
@@ -212,6 +214,8 @@ def _sentence(error: ValidationError) -> str:
         case "missing":
             text = f"the key {key!r} is missing"
         case _:
-            text = f"{key}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}"
+            text = f"{key}: {first['msg'].removeprefix('Value error, ')}"
+            if not isinstance(first["input"], dict | list):
+                text += f", got {first['input']!r}"
     more = len(problems) - 1
     return text + (f" (and {more} more)" if more else "")

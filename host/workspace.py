@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from host.errors import GenbaError, UsageError
 from host.pki import CertificateAuthority
@@ -58,6 +58,12 @@ class GatewaySettings(BaseModel):
     bind: Address = "0.0.0.0"  # noqa: S104 - devices dial in from the plant's network
     gateway_port: Port = GATEWAY_PORT
     enrolment_port: Port = ENROLMENT_PORT
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.gateway_port == self.enrolment_port:
+            raise ValueError("gateway_port and enrolment_port must differ")
+        return self
 
 
 class StoreSettings(BaseModel):
@@ -116,7 +122,7 @@ class Workspace:
         root = root.absolute()
         path = root / SETTINGS_FILE
         try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise WorkspaceError(
                 f"{root} is not a workspace, because it has no {SETTINGS_FILE}: make one with"

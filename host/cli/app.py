@@ -66,6 +66,9 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(str(error), error.exit_code)
     except _CommandLineError as error:
         return _fail(error.format_message(), error.exit_code)
+    except OSError as error:
+        # A full disk, a folder without permission: nobody's bug, and nothing a traceback explains.
+        return _fail(str(error), 1)
     except (typer.Abort, KeyboardInterrupt):
         code = INTERRUPTED
     if code == INTERRUPTED:

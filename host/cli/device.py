@@ -24,7 +24,10 @@ def enroll(
     name: NameArgument,
     *,
     expires: Annotated[
-        float, typer.Option(metavar="MINUTES", min=0.1, help="How long the token can be used.")
+        float,
+        typer.Option(
+            metavar="MINUTES", min=0.1, max=525_600, help="How long the token can be used."
+        ),
     ] = 60.0,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,

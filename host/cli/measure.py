@@ -49,7 +49,10 @@ def measure(
         typer.Option(metavar="SECONDS", min=0.0, help="How long to wait.", show_default="no limit"),
     ] = None,
     worker_timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1.0, help="How long the device may take.")
+        float,
+        typer.Option(
+            metavar="SECONDS", min=1.0, max=86_400.0, help="How long the device may take."
+        ),
     ] = 120.0,
     again: Annotated[
         bool, typer.Option("--again", help="Measure anew, even if there is a result already.")
@@ -89,7 +92,7 @@ def check_model_file(path: Path) -> None:
     from onnx import TensorProto
 
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load_model_from_string(path.read_bytes())
         if any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer):
             raise ModelFileError(
                 f"{path} keeps weights in other files, which no device accepts: save it as one file"

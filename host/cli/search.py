@@ -12,8 +12,11 @@ from host.cli.workspace import JsonOption, WorkspaceOption, opened
 
 if TYPE_CHECKING:
     from host.config import StudyConfig
+    from host.job import JobState
     from host.store.studies import Study
     from host.study.run import StudyResult
+
+JOB_STATES: "tuple[JobState, ...]" = ("queued", "leased", "done", "failed", "cancelled")
 
 search_app = typer.Typer(no_args_is_help=True)
 
@@ -89,19 +92,15 @@ def status(
         states = [job.state for job in store.jobs.of_study(study.id)]
         scored = sum(row.role == "scored" for row in store.studies.candidates(study.id))
         bundles = [str(bundle.path) for bundle in store.bundles.of_study(study.id)]
-    jobs = {
-        state: states.count(state) for state in ("queued", "leased", "done", "failed", "cancelled")
-    }
+    jobs = {state: states.count(state) for state in JOB_STATES}
     if as_json:
         details = {"jobs": jobs, "scored": scored, "bundles": bundles}
         print(json.dumps(_study_json(study) | details, ensure_ascii=False, indent=2))
         return
     print(f"{study.name}: {_state(study)}")
     print(f"  candidates scored: {scored}")
-    print(
-        "  measurements asked for: "
-        + ", ".join(f"{count} {state}" for state, count in jobs.items())
-    )
+    counts = ", ".join(f"{count} {state}" for state, count in jobs.items())
+    print(f"  measurements that it was the first to ask for: {counts}")
     if study.failed_because:
         print(f"  stopped because {study.failed_because}")
     for bundle in bundles:

@@ -227,7 +227,8 @@ def _bind(
         bound = server.add_secure_port(place, credentials)
     except RuntimeError as error:
         raise GatewayError(
-            f"the gateway cannot listen on {place}: free the port, or change it in genba.toml"
+            f"the gateway cannot listen on {place}: free the port, or change port or bind in"
+            " genba.toml"
         ) from error
     if bound == 0:
         raise GatewayError(f"the gateway cannot listen on {place}")

@@ -40,9 +40,9 @@ def score(
     """The score of an untrained network by each proxy; nan where it is not finite.
 
     `batch` is (N, C, H, W) float32, the same for all networks that are to be compared; smaller
-    images than the network's own make it cheaper at little loss. The result
-    is a pure function of the network (the order of its nodes included), the proxies, the batch and the seed (up to the number
-    of threads, which changes the order of sums): weights are drawn from key and seed, and the
+    images than the network's own make it cheaper at little loss. The result is a pure function of
+    the network (the order of its nodes included), the proxies, the batch and the seed, up to the
+    number of threads, which changes the order of sums: weights are drawn from key and seed, and the
     global random state is neither read nor changed. Free proxies alone build no module.
 
     Raises UsageError where the batch does not suit the network.

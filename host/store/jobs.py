@@ -71,8 +71,8 @@ class Jobs:
 
         A job that had been cancelled is queued again, and so is one that failed only because its
         device went away too often: that says nothing of the model. A higher priority is claimed
-        earlier. Raises UnknownDeviceError for a removed or unknown device, and UnknownBlobError where the
-        model was not put into the store first.
+        earlier. Raises UnknownDeviceError for a removed or unknown device, and UnknownBlobError
+        where the model was not put into the store first.
         """
         with self._database.write() as session:
             device = session.get(DeviceRow, device_id)

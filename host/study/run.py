@@ -74,12 +74,14 @@ def run_study(
     images = scan_folder(Path(config.data.folder))
     for file in images.excluded:
         reporter.say(f"left out {file.path}: {file.reason}")
+    loader = ImageLoader(images, seed=config.seed)
+    # What is wrong with the configuration shows before the study takes its name.
+    space_of(config)
     study = open_study(store, config)
     _same_images(store, study, images)
     folder = workspace / "studies" / study.name
     with _only_one(folder, study.name):
         try:
-            loader = ImageLoader(images, seed=config.seed)
             ledger = Ledger(store, study.id, devices, reporter)
             search = make_search(config, store, study, loader, ledger)
             front = _search(store, study, search)

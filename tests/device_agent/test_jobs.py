@@ -230,3 +230,14 @@ def test_last_words_are_kept_short() -> None:
 
     assert len(failure.message) < 600
     assert os.linesep not in failure.message
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan"), 1e300, -1.0])
+@pytest.mark.parametrize("name", ["timeout_seconds", "min_seconds", "warmup_seconds"])
+def test_a_job_that_asks_for_an_impossible_time_is_a_failure_and_not_the_agents_end(
+    run: Any, name: str, seconds: float
+) -> None:
+    outcome = run(python("raise SystemExit(3)"), **{name: seconds})
+
+    assert outcome.kind is FailureKind.RESOURCE
+    assert "86400" in outcome.message

@@ -122,6 +122,37 @@ def test_a_restriction_that_names_no_choice_is_a_usage_error(plant, capsys, devi
     assert "resolution = [65] must name some of" in said
 
 
+def test_a_study_refused_for_its_space_has_not_taken_its_name(plant, capsys, device_facts):
+    enrol(plant, "panel", device_facts)
+    Path("study.toml").write_text(STUDY + "[space]\nrestrict.colour = [1]\n")
+
+    code, said = complaint(capsys, "search", "run", "study.toml")
+
+    assert code == 2
+    assert "no decision 'colour'" in said
+    with plant.open_store() as store:
+        assert store.studies.all() == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_traceback(plant, capsys):
+    Path("taken").write_text("a file")
+
+    code, said = complaint(capsys, "init", "taken/plant")
+
+    assert code in (1, 2)
+    assert "taken/plant" in said
+
+
+def test_two_ports_of_one_number_are_refused_before_a_workspace_is_made(plant, capsys):
+    ports = ("--gateway-port", "8443", "--enrolment-port", "8443")
+
+    code, said = complaint(capsys, "init", "new", "--address", "127.0.0.1", *ports)
+
+    assert code == 2
+    assert "must differ" in said
+    assert not Path("new").exists()
+
+
 @pytest.mark.parametrize("command", [("search", "status"), ("search", "resume"), ("front", "show")])
 def test_a_study_that_does_not_exist_is_a_usage_error(plant, capsys, command):
     code, said = complaint(capsys, *command, "nothing")

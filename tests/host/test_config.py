@@ -82,3 +82,16 @@ def test_several_problems_are_counted(tmp_path):
 
 def test_the_schema_names_every_section():
     assert set(study_schema()["properties"]) == set(StudyConfig.model_fields)
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(MINIMAL, encoding="utf-8-sig")
+
+    assert load_study(path).name == "line-3"
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_a_limit_is_a_finite_number(tmp_path, value):
+    with pytest.raises(ConfigError, match="max_latency_ms"):
+        load_study(write(tmp_path, MINIMAL.replace("20", value)))

@@ -14,7 +14,7 @@ import pytest
 from host.config import StudyConfig
 from host.errors import UsageError
 from host.export.bundle import verify_bundle
-from host.study.finalist import FormResult, Score
+from host.study.finalist import Form, FormResult, Score
 from host.study.finalists import choose, gate
 from host.study.front import OnDevice
 from host.study.report import Reporter
@@ -294,7 +294,7 @@ def test_int8_ships_only_where_it_is_faster_and_good_enough(
 ):
     forms = [form("fp32", 0.90), form("int8", int8_quality)]
 
-    measured = {"fp32": figures(1.0), "int8": figures(int8_latency)}
+    measured: dict[Form, OnDevice] = {"fp32": figures(1.0), "int8": figures(int8_latency)}
     name, because = gate(forms, measured, {"fp32": True, "int8": True}, 0.02)
 
     assert name == chosen
@@ -307,7 +307,9 @@ def test_int8_ships_only_where_it_is_faster_and_good_enough(
 )
 def test_the_form_that_alone_is_within_the_limits_ships(within, chosen):
     forms = [form("fp32", 0.90), form("int8", 0.90)]
-    latency = {"fp32": 0.5, "int8": 1.0} if chosen == "int8" else {"fp32": 1.0, "int8": 0.5}
+    latency: dict[Form, float] = (
+        {"fp32": 0.5, "int8": 1.0} if chosen == "int8" else {"fp32": 1.0, "int8": 0.5}
+    )
 
     name, because = gate(forms, {n: figures(s) for n, s in latency.items()}, within, 0.02)
 

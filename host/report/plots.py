@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from host.report.units import MS
 from host.study.front import FrontReport, OnDevice
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_JAPANESE_FONTS = ("Noto Sans CJK JP", "IPAexGothic", "IPAGothic", "Yu Gothic", "Meiryo")
 _FRONT = "#0b6e4f"
 _PREDICTED = "#b8860b"
 _LIMIT = "#a4262c"
@@ -26,30 +30,47 @@ def front_figure(report: FrontReport) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    devices = [device.device for device in report.rows[0].devices]
-    figure = Figure(figsize=(7.5 * len(devices), 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    for place, device in enumerate(devices, start=1):
-        _panel(figure.add_subplot(1, len(devices), place), report, device)
-    figure.suptitle(
-        f"{report.study}: front of {report.measured} measured and {report.scored} scored candidates"
-    )
+    with _fonts():
+        devices = [device.device for device in report.rows[0].devices]
+        figure = Figure(figsize=(7.5 * len(devices), 4.8), layout="constrained")
+        FigureCanvasAgg(figure)
+        for place, device in enumerate(devices, start=1):
+            _panel(figure.add_subplot(1, len(devices), place), report, device)
+        figure.suptitle(
+            f"{report.study}: front of {report.measured} measured and {report.scored} scored "
+            "candidates"
+        )
     return figure
+
+
+@contextmanager
+def _fonts() -> Iterator[None]:
+    """Draws Japanese names where this machine has a font for them; in SVG the browser does."""
+    import matplotlib as mpl
+    from matplotlib.font_manager import get_font_names
+
+    japanese = [name for name in _JAPANESE_FONTS if name in get_font_names()]
+    style: Any = {"font.family": ["DejaVu Sans", *japanese], "svg.fonttype": "none"}
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def png(figure: Figure) -> bytes:
     """The picture as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    with _fonts():
+        figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
 
 
 def svg(figure: Figure) -> str:
     """The picture as an SVG element to put into a page."""
     buffer = io.StringIO()
-    figure.savefig(
-        buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    )
+    with _fonts():
+        figure.savefig(
+            buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 

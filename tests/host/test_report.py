@@ -152,6 +152,14 @@ def test_the_page_needs_nothing_from_elsewhere_and_escapes_what_it_shows(languag
     assert "12.3 [12, 12.6] n=41" in page
 
 
+def test_a_japanese_device_name_is_drawn_without_complaint():
+    rows = [row.model_copy(update={"devices": [on_device("ライン3")]}) for row in front().rows]
+    report = front(rows=rows).model_copy(update={"others": []})
+
+    assert png(front_figure(report)).startswith(b"\x89PNG")
+    assert "latency on ライン3" in front_page(report, [])
+
+
 def test_every_text_exists_in_every_language():
     assert TEXTS["en"].keys() == TEXTS["ja"].keys()
 

@@ -537,7 +537,7 @@ def test_a_host_that_is_away_is_complained_of_once(
 
 
 @pytest.mark.skipif(struct.calcsize("P") == 4, reason="the limit is that of 64-bit systems")
-def test_an_agent_that_waits_for_jobs_fits_in_42_mebibytes(
+def test_a_waiting_agent_takes_20_mebibytes_of_its_own_and_45_with_shared_libraries(
     host: Any, start_agent: Callable[..., Any], conv_model: bytes
 ) -> None:
     agent = start_agent()
@@ -549,14 +549,20 @@ def test_an_agent_that_waits_for_jobs_fits_in_42_mebibytes(
     host.wait_for_reports(1)
     time.sleep(0.5)
 
-    assert before_any_job <= 42 * KIB
-    assert resident_kib(agent.process.pid) <= 42 * KIB
+    # How many pages of the libraries' files are resident depends on the page cache: the same agent
+    # stood at 39 and at 42 MiB in all with 17.1 MiB of its own.
+    for resident in (before_any_job, resident_kib(agent.process.pid)):
+        assert resident["RssAnon"] <= 20 * KIB
+        assert resident["VmRSS"] <= 45 * KIB
 
 
-def resident_kib(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1])
+def resident_kib(pid: int) -> dict[str, int]:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return {
+        name: int(value.split()[0])
+        for name, value in (line.split(":", 1) for line in lines)
+        if name in ("VmRSS", "RssAnon")
+    }
 
 
 def test_the_fixed_clock_of_the_end_to_end_tests_makes_measurements_repeatable(

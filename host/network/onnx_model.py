@@ -21,6 +21,7 @@ from host.network.graph import (
     Pool,
     Scale,
 )
+from host.network.kernels import ACTIVATION_OPS
 from host.network.weights import Array, Weights
 
 Attribute = int | float | tuple[int, ...]
@@ -30,12 +31,8 @@ IR_VERSION = 8
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
 _NORM_EPSILON = 1e-5
-_ACTIVATIONS: dict[ActivationKind, tuple[str, dict[str, float]]] = {
-    "relu": ("Relu", {}),
-    "relu6": ("Clip", {}),
-    "hard_swish": ("HardSwish", {}),
-    "sigmoid": ("Sigmoid", {}),
-    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
+_ACTIVATION_ATTRIBUTES: dict[ActivationKind, dict[str, float]] = {
+    "hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5},
 }
 
 
@@ -150,14 +147,13 @@ def _write_norm(writer: _Writer, index: int, node: Node, weights: Weights) -> No
 
 
 def _write_activation(writer: _Writer, kind: ActivationKind) -> None:
-    op, attributes = _ACTIVATIONS[kind]
     bounds = []
     if kind == "relu6":
         bounds = [
             writer.constant(f"{writer.output}.low", np.array(0.0, np.float32)),
             writer.constant(f"{writer.output}.high", np.array(6.0, np.float32)),
         ]
-    writer.node(op, bounds, **attributes)
+    writer.node(ACTIVATION_OPS[kind], bounds, **_ACTIVATION_ATTRIBUTES.get(kind, {}))
 
 
 def _write_pool(writer: _Writer, layer: Pool) -> None:

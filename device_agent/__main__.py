@@ -10,14 +10,17 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from device_agent import VERSION
 from device_agent.errors import AgentError
 from device_agent.processes import default_worker_command
 from device_agent.state import DEFAULT_HOME, Home
+
+if TYPE_CHECKING:
+    from device_agent.doctor import Check
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells say
 
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None, worker_command: Sequence[str] | None
     # A service manager stops with SIGTERM what a person stops with Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _COMMANDS[arguments.command](arguments, command)
+        return _COMMANDS[arguments.command](arguments, command)
     except AgentError as error:
         print(f"genba-agent: {error}", file=sys.stderr)
         return error.exit_code
@@ -57,17 +60,18 @@ def main(argv: Sequence[str] | None = None, worker_command: Sequence[str] | None
     except BrokenPipeError:
         # The reader went away; nobody is left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
 
 
-def _enrol(arguments: _Arguments, worker_command: Sequence[str]) -> None:
+def _enrol(arguments: _Arguments, worker_command: Sequence[str]) -> int:
     from device_agent.enrol import enrol, parse_token
     from device_agent.identity import make_key_pair
 
+    home = Home(arguments.home)
     identity = enrol(
-        Home(arguments.home),
+        home,
         parse_token(arguments.token),
-        _facts(worker_command),
+        _facts(home, worker_command),
         make_key_pair=make_key_pair,
         force=arguments.force,
     )
@@ -76,6 +80,7 @@ def _enrol(arguments: _Arguments, worker_command: Sequence[str]) -> None:
         f" {identity.address}; start work with `genba-agent run`,"
         " or restart it where it runs"
     )
+    return 0
 
 
 def _leave_openssl_out() -> None:
@@ -90,7 +95,7 @@ def _leave_openssl_out() -> None:
             sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
-def _run(arguments: _Arguments, worker_command: Sequence[str]) -> None:
+def _run(arguments: _Arguments, worker_command: Sequence[str]) -> int:
     _leave_openssl_out()
     from device_agent.session import run_agent
 
@@ -100,15 +105,46 @@ def _run(arguments: _Arguments, worker_command: Sequence[str]) -> None:
         worker_command=worker_command,
         say=lambda text: print(text, flush=True),
     )
+    return 0
 
 
-def _status(arguments: _Arguments, worker_command: Sequence[str]) -> None:
+def _status(arguments: _Arguments, worker_command: Sequence[str]) -> int:
     report = _report(Home(arguments.home), worker_command)
     if arguments.json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
-        return
+        return 0
     for name, value in _lines(report):
         print(f"{name:<28} {value}")
+    return 0
+
+
+def _doctor(arguments: _Arguments, worker_command: Sequence[str]) -> int:
+    from device_agent.doctor import Patient, State, examine, usable_settings
+    from device_agent.probing import probe_runtimes
+    from device_agent.sensors.power import power_source_facts, power_sources
+
+    home = Home(arguments.home)
+    checks = examine(
+        Patient(
+            home,
+            probe_runtimes(worker_command),
+            power_source_facts(power_sources(usable_settings(home))),
+        )
+    )
+    if arguments.json:
+        entries = [{**dataclasses.asdict(check), "state": check.state.value} for check in checks]
+        print(json.dumps(entries, indent=2, ensure_ascii=False))
+    else:
+        print(os.linesep.join(line for check in checks for line in _check_lines(check)))
+    return 1 if any(check.state is State.FAIL for check in checks) else 0
+
+
+def _check_lines(check: Check) -> Iterator[str]:
+    yield f"{check.state.value:<5} {check.name:<16} {check.found}"
+    if check.meaning:
+        yield f"{'':<22} means: {check.meaning}"
+    if check.mend:
+        yield f"{'':<22} mend:  {check.mend}"
 
 
 def _report(home: Home, worker_command: Sequence[str]) -> dict[str, Any]:
@@ -126,16 +162,19 @@ def _report(home: Home, worker_command: Sequence[str]) -> dict[str, Any]:
         with contextlib.closing(Outbox(home.outbox)) as outbox:
             waiting, set_aside = outbox.counts()
         report["outbox"] = {"waiting": waiting, "set_aside": set_aside}
-    report["facts"] = dataclasses.asdict(_facts(worker_command))
+    report["facts"] = dataclasses.asdict(_facts(home, worker_command))
     return report
 
 
-def _facts(worker_command: Sequence[str]) -> Any:
+def _facts(home: Home, worker_command: Sequence[str]) -> Any:
     from device_agent.probing import probe_runtimes
-    from device_agent.sensors.power import power_source_facts
+    from device_agent.sensors.power import power_source_facts, power_sources
     from device_agent.system import read_facts
 
-    return read_facts(runtimes=probe_runtimes(worker_command), power_sources=power_source_facts())
+    return read_facts(
+        runtimes=probe_runtimes(worker_command),
+        power_sources=power_source_facts(power_sources(home.power_settings())),
+    )
 
 
 def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
@@ -159,7 +198,7 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     return [*lines, ("cpu_flags", " ".join(flags))]
 
 
-_COMMANDS = {"enroll": _enrol, "run": _run, "status": _status}
+_COMMANDS = {"enroll": _enrol, "run": _run, "status": _status, "doctor": _doctor}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -176,8 +215,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="work for the host until stopped")
     run.add_argument("--once", action="store_true", help="end when no job waits")
     status = commands.add_parser("status", help="say what this device is and what waits here")
-    status.add_argument("--json", action="store_true", help="as JSON")
-    for command in (enrol, run, status):
+    doctor = commands.add_parser(
+        "doctor", help="say what is missing here for good figures, and what mends it"
+    )
+    for command in (status, doctor):
+        command.add_argument("--json", action="store_true", help="as JSON")
+    for command in (enrol, run, status, doctor):
         command.add_argument(
             "--home", type=Path, default=DEFAULT_HOME, help="the agent's folder (%(default)s)"
         )

@@ -1,11 +1,11 @@
-"""Model files by their sha256, as pulled from the host: verified, resumable, within a quota."""
+"""Files of jobs by their sha256, as pulled from the host: verified, resumable, within a quota."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable
 
@@ -29,8 +29,11 @@ class Cache:
         self._folder = folder
         self._quota_bytes = quota_bytes
 
-    def fetch(self, sha256: str, size_bytes: int, pull: Pull) -> Path:
-        """The path of the blob, pulled first where it is not there yet.
+    def fetch(
+        self, sha256: str, size_bytes: int, pull: Pull, *, spare: Collection[str] = ()
+    ) -> Path:
+        """The path of the blob, pulled first where it is not there yet; blobs in `spare` do not
+        have to make room for it.
 
         What an interrupted pull left is kept and continued at its end. Errors of `pull` pass
         through. Raises CorruptBlobError where the bytes have another length or digest, and
@@ -43,7 +46,7 @@ class Cache:
             if self._holds(path, sha256, size_bytes):
                 os.utime(path)
                 return path
-            self._make_room(size_bytes, sha256)
+            self._make_room(size_bytes, sha256, spare)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             part = self._folder / f"{sha256}.part"
             self._pull(part, sha256, size_bytes, pull)
@@ -87,20 +90,22 @@ class Cache:
         part.unlink()
         raise CorruptBlobError(sha256, problem)
 
-    def _make_room(self, size_bytes: int, sha256: str) -> None:
+    def _make_room(self, size_bytes: int, sha256: str, spare: Collection[str]) -> None:
         """Remove what was used longest ago until the new blob fits."""
-        if size_bytes > self._quota_bytes:
-            raise CacheError(
-                sha256, f"{size_bytes} bytes, and the cache may hold {self._quota_bytes}"
-            )
         wanted = f"{sha256}.part"
         files = [path for path in self._folder.rglob("*") if path.is_file() and path.name != wanted]
+        spared = sum(path.stat().st_size for path in files if path.name in spare)
+        if spared + size_bytes > self._quota_bytes:
+            beside = f" beside {spared} bytes of the same job" if spared else ""
+            problem = f"{size_bytes} bytes{beside}, and the cache may hold {self._quota_bytes}"
+            raise CacheError(sha256, problem)
         held = sum(path.stat().st_size for path in files)
         for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
             if held + size_bytes <= self._quota_bytes:
                 break
-            held -= path.stat().st_size
-            path.unlink()
+            if path.name not in spare:
+                held -= path.stat().st_size
+                path.unlink()
 
 
 def _digest(file: BinaryIO) -> _Hash:

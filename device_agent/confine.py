@@ -9,6 +9,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from device_agent.errors import ResourceError
+from device_agent.requests import Confinement
+
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 # linux/prctl.h, linux/sched.h
 _PR_SET_PDEATHSIG = 1
@@ -24,11 +27,13 @@ def forbid_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def confine(*, address_space_bytes: int, parent_pid: int) -> None:
-    """Limit this process: address space, no core dump, no file may grow, first to go when memory
-    runs out, no new privileges, no network where the kernel allows that, dead when its parent is.
+def confine(limits: Confinement) -> None:
+    """Limit this process: its cores, address space, size of files, no core dump, first to go when
+    memory runs out, no new privileges, no network where the kernel allows that, dead when its
+    parent is.
 
-    Must run before the first thread starts and before numpy is imported.
+    Must run before the first thread starts and before numpy is imported. Raises ResourceError
+    where this process may not run on the cores.
     """
     for name in _THREAD_VARIABLES:
         os.environ[name] = "1"
@@ -36,9 +41,10 @@ def confine(*, address_space_bytes: int, parent_pid: int) -> None:
     with contextlib.suppress(OSError):
         _OOM_SCORE.write_text("1000", encoding="ascii")
     forbid_core_dumps()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.max_file_bytes, limits.max_file_bytes))
+    _pin(limits.cpus)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = address_space_bytes
+    limit = limits.address_space_bytes
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -48,8 +54,18 @@ def confine(*, address_space_bytes: int, parent_pid: int) -> None:
         # A new user namespace clears the death signal, so the order matters.
         libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
+    if os.getppid() != limits.parent_pid:
         raise SystemExit("the agent went away before its worker began")
+
+
+def _pin(cpus: tuple[int, ...]) -> None:
+    if not cpus:
+        return
+    try:
+        os.sched_setaffinity(0, cpus)
+    except (OSError, OverflowError, ValueError) as error:
+        names = ", ".join(str(cpu) for cpu in cpus)
+        raise ResourceError(f"this process may not run on the cores {names} ({error})") from error
 
 
 def _libc() -> Any:

@@ -136,6 +136,29 @@ class ResourceError(AgentError):
     """A limit of the device was hit, memory for example."""
 
 
+class NotReadyError(AgentError):
+    """The device is no fit place for a measurement now; the text says why and what mends it."""
+
+
+class JobCancelledError(AgentError):
+    """The host no longer wants the job at hand."""
+
+    def __init__(self) -> None:
+        super().__init__("the host cancelled the job")
+
+
+class JobTimeoutError(AgentError):
+    """The time that the job at hand may take is over."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        super().__init__(f"the job did not end within {timeout_seconds:g} s")
+        self.timeout_seconds = timeout_seconds
+
+
+class WorkerCrashedError(AgentError):
+    """A worker process ended without a usable answer."""
+
+
 class BadAnswerError(AgentError):
     """Text that should describe an outcome does not."""
 

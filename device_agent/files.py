@@ -1,7 +1,8 @@
-"""Files that are whole or absent, also after the power went."""
+"""Files that are whole or absent, also after the power went; folders that go away."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -31,3 +32,26 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all in it, however deep and whatever its permissions; links are removed
+    and never followed. What somebody else removes meanwhile is no error.
+    """
+    left = [folder]
+    while left:
+        inner = []
+        with contextlib.suppress(FileNotFoundError):
+            left[-1].chmod(0o700)
+            with os.scandir(left[-1]) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        inner.append(Path(entry.path))
+                    else:
+                        Path(entry.path).unlink(missing_ok=True)
+            if not inner:
+                left[-1].rmdir()
+        if inner:
+            left += inner
+        else:
+            left.pop()

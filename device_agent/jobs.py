@@ -1,43 +1,87 @@
-"""One measurement at a time: a lease and a model file in, an outcome out, whatever happens."""
+"""One job at a time: a spec and its files in, an outcome out, whatever happens."""
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import dataclasses
+import hashlib
 import os
-import signal
-from collections.abc import Sequence
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device_agent.errors import BadAnswerError
-from device_agent.processes import Cancellation, Ended, run_worker
+from device_agent.asking import WorkerFailedError, Workers
+from device_agent.errors import (
+    AgentError,
+    JobCancelledError,
+    JobTimeoutError,
+    ModelRejectedError,
+    NoRuntimeError,
+    NotReadyError,
+    ResourceError,
+    WorkerCrashedError,
+)
+from device_agent.files import remove_tree, sync_folder
+from device_agent.preflight import Ready, become_ready
+from device_agent.probing import probe_runtimes
+from device_agent.processes import Cancellation
+from device_agent.requests import (
+    EnergyPhases,
+    EnergyRequest,
+    MeasuredProcess,
+    MeasureRequest,
+    ProfileRequest,
+    ReferenceRequest,
+    VerifiedFile,
+    VerifyRequest,
+)
+from device_agent.runtimes.base import RuntimeFacts
+from device_agent.sensors.sampling import sampling
+from device_agent.sensors.thermal_watch import ThermalWatch
+from device_agent.spec_checks import check_spec
+from device_agent.surroundings import Deadline, Surroundings
+from device_agent.system import read_governor, read_load_average
+from device_agent.turn import machine_turn
 from device_agent.work import (
+    EnergyRun,
     Failure,
     FailureKind,
+    MeasuredSamples,
     MeasureSpec,
     Outcome,
-    Request,
-    outcome_from_json,
+    ProbeResult,
+    ProbeSpec,
+    Profile,
+    ProfileSpec,
+    ReferenceRun,
+    Spec,
+    VerifiedOutputs,
+    VerifySpec,
 )
 
-_MEANINGS = {
-    signal.SIGILL: "illegal instruction: this build needs a newer CPU",
-    signal.SIGSEGV: "invalid memory access",
-    signal.SIGBUS: "invalid memory access",
-    signal.SIGFPE: "arithmetic error",
-    signal.SIGABRT: "the runtime gave up",
-}
-_OUT_OF_MEMORY = (
-    "memoryerror",
-    "bad_alloc",
-    "cannot allocate memory",
-    "memory allocation",
-    "out of memory",
-    # numpy's OpenBLAS ends the process with status 1 when its threads get no stack.
-    "openblas blas_thread_init",
-)
 _GIB = 1 << 30
-LONGEST_SECONDS = 86_400.0
-"""No measurement takes longer than a day, whatever a host asks for."""
+# Below this no runtime can be loaded together with numpy.
+_SMALL_BYTES = 512 << 20
+# A runtime's trace has a few hundred bytes for every operator of every run.
+_TRACE_BYTES = 128 << 20
+_READ_BYTES = 1 << 18
+_COOLED_ABOVE_START_CELSIUS = 3.0
+_COOLING_SECONDS = 120.0
+_COOLING_LOOK_SECONDS = 1.0
+# What a worker takes beside its budget: start, import, load; seconds on a Raspberry Pi.
+_PROCESS_SECONDS = 15.0
+_STEP_SECONDS = 11.0
+
+_KINDS: Mapping[type[AgentError], FailureKind] = {
+    JobCancelledError: FailureKind.CANCELLED,
+    JobTimeoutError: FailureKind.TIMEOUT,
+    ModelRejectedError: FailureKind.MODEL_REJECTED,
+    NoRuntimeError: FailureKind.NO_RUNTIME,
+    NotReadyError: FailureKind.NOT_READY,
+    ResourceError: FailureKind.RESOURCE,
+    WorkerCrashedError: FailureKind.WORKER_CRASHED,
+}
 
 
 def default_address_space_bytes(ram_bytes: int) -> int:
@@ -47,81 +91,297 @@ def default_address_space_bytes(ram_bytes: int) -> int:
     return max(ram_bytes, 2 * _GIB)
 
 
+@dataclass(frozen=True)
+class Bench:
+    """What every job of this agent is worked on with. `spool` is a folder for what workers
+    write.
+    """
+
+    worker_command: Sequence[str]
+    address_space_bytes: int
+    spool: Path
+    surroundings: Surroundings = dataclasses.field(default_factory=Surroundings)
+
+
 def run_job(
-    spec: MeasureSpec,
-    model_path: Path,
-    *,
-    worker_command: Sequence[str],
-    address_space_bytes: int,
-    cancellation: Cancellation,
+    spec: Spec, blobs: Mapping[str, Path], bench: Bench, cancellation: Cancellation
 ) -> Outcome:
-    """Measure in a fresh process. Every way in which that process can end is an outcome."""
-    if cancellation.requested:
-        return _CANCELLED
-    asked = (spec.timeout_seconds, spec.min_seconds, spec.warmup_seconds)
-    if not all(0.0 <= seconds <= LONGEST_SECONDS for seconds in asked):
-        return Failure(
-            FailureKind.RESOURCE,
-            f"the job asks for times of {', '.join(f'{s:g}' for s in asked)} s: this agent takes"
-            f" 0 to {LONGEST_SECONDS:g} s",
-        )
-    request = Request(spec, model_path, address_space_bytes, os.getpid())
+    """Do the job in fresh processes; `blobs` are its files by their sha256.
+
+    Every way in which a worker can end is an outcome. Must be called from the main thread.
+    """
     try:
-        ended = run_worker(
-            [*worker_command, "measure", request.to_json()],
-            timeout_seconds=spec.timeout_seconds,
-            cancellation=cancellation,
-        )
+        if cancellation.requested:
+            raise JobCancelledError
+        check_spec(spec)
+        deadline = Deadline(bench.surroundings, spec.timeout_seconds, cancellation)
+        with machine_turn(deadline.pause):
+            return _Job(bench, blobs, deadline).run(spec)
+    except WorkerFailedError as error:
+        return _with_limit(error.failure, bench.address_space_bytes)
+    except tuple(_KINDS) as error:
+        kind = next(kind for cls, kind in _KINDS.items() if isinstance(error, cls))
+        return Failure(kind, str(error))
     except OSError as error:
-        short = error.errno in (errno.ENOMEM, errno.EAGAIN)
-        kind = FailureKind.RESOURCE if short else FailureKind.WORKER_CRASHED
-        return Failure(kind, f"the worker cannot be started: {error.strerror or error}")
-    return _outcome(ended, spec, cancelled=cancellation.requested)
+        # A full disk, no free descriptor: the next job may find it otherwise.
+        return Failure(FailureKind.RESOURCE, f"the device refuses the agent something: {error}")
 
 
-_CANCELLED = Failure(FailureKind.CANCELLED, "the host cancelled the job")
+def _with_limit(failure: Failure, address_space_bytes: int) -> Failure:
+    """A library that finds no room to be loaded in does not say so: the limit has to be named."""
+    if failure.kind is not FailureKind.NO_RUNTIME or address_space_bytes >= _SMALL_BYTES:
+        return failure
+    text = (
+        f"{failure.message} (workers may map {address_space_bytes >> 20} MiB here: perhaps too"
+        " little, see limits.worker_address_space_bytes in the agent's config.json)"
+    )
+    return replace(failure, message=text)
 
 
-def describe_crash(ended: Ended) -> Failure:
-    """What to say of a worker that ended without an answer."""
-    last_words = " ".join(ended.stderr.strip().splitlines()[-1:])[:400]
-    if any(words in ended.stderr.lower() for words in _OUT_OF_MEMORY):
-        return Failure(FailureKind.RESOURCE, f"the worker ran out of memory ({last_words})")
-    if ended.status == -signal.SIGKILL:
-        return Failure(
-            FailureKind.RESOURCE,
-            "the worker was killed by SIGKILL: most likely this device ran out of memory",
+class _Job:
+    """One job from its first to its last process."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        blobs: Mapping[str, Path],
+        deadline: Deadline,
+    ) -> None:
+        self._bench = bench
+        self._blobs = blobs
+        self._around = bench.surroundings
+        self._deadline = deadline
+        self._workers = Workers(
+            bench.worker_command, bench.address_space_bytes, self._around.pid, self._deadline
         )
-    if ended.status < 0:
-        name = _signal_name(-ended.status)
-        return Failure(FailureKind.WORKER_CRASHED, f"the worker was ended by {name}")
-    detail = f": {last_words}" if last_words else ""
-    return Failure(
-        FailureKind.WORKER_CRASHED,
-        f"the worker ended with status {ended.status} and without an answer{detail}",
+
+    def run(self, spec: Spec) -> Outcome:
+        if isinstance(spec, MeasureSpec):
+            return self._measure(spec)
+        if isinstance(spec, VerifySpec):
+            return self._verify(spec)
+        if isinstance(spec, ProfileSpec):
+            return self._profile(spec)
+        return self._probe(spec)
+
+    def _measure(self, spec: MeasureSpec) -> MeasuredSamples:
+        load_average = read_load_average(self._around.roots)
+        ready = become_ready(spec.readiness, spec.run.threads, self._around, self._deadline)
+        thermal = self._around.thermal_watch()
+        with thermal.looking():
+            processes, cooled = self._measure_processes(spec, ready, thermal)
+            energy, why_no_energy = None, "no energy run was asked for"
+            if spec.plan.energy_windows > 0:
+                cooled += self._cool(thermal, _energy_seconds(spec))
+                energy, why_no_energy = self._energy(spec, ready)
+        setup = processes[0].setup
+        return MeasuredSamples(
+            protocol=spec.protocol,
+            runtime=spec.run.runtime,
+            runtime_library=setup.library,
+            runtime_version=setup.version,
+            threads=spec.run.threads,
+            runtime_options=setup.options,
+            cpus=ready.cpus,
+            preflight=ready.preflight,
+            processes=tuple(process.run for process in processes),
+            thermal=thermal.finish(cooled),
+            governor=read_governor(self._around.roots),
+            load_average_start=load_average,
+            energy=energy,
+            energy_absent_because=why_no_energy,
+        )
+
+    def _measure_processes(
+        self, spec: MeasureSpec, ready: Ready, thermal: ThermalWatch
+    ) -> tuple[list[MeasuredProcess], float]:
+        """The answers of the fresh workers, and the seconds of cooling down between them."""
+        plan = spec.plan
+        share_seconds = plan.budget_seconds / plan.processes
+        request = MeasureRequest(
+            self._workers.confinement(ready.cpus),
+            self._blobs[spec.run.model_sha256],
+            spec.run,
+            plan,
+            min_samples=-(-plan.min_samples // plan.processes),
+            budget_seconds=share_seconds,
+        )
+        answers: list[MeasuredProcess] = []
+        cooled = 0.0
+        for left in range(plan.processes, 0, -1):
+            if answers:
+                needed = left * (share_seconds + _PROCESS_SECONDS) + _energy_seconds(spec)
+                cooled += self._cool(thermal, needed)
+            try:
+                answers.append(self._workers.ask("measure", request, MeasuredProcess))
+            except (JobTimeoutError, ResourceError):
+                if not answers:
+                    raise
+                # The host sees fewer processes than it asked for; what was measured counts.
+                break
+        return answers, cooled
+
+    def _cool(self, thermal: ThermalWatch, needed_seconds: float) -> float:
+        """Wait until the CPU is about as cool as at the start, but leave the time that the rest
+        of the job needs; the seconds that it took.
+        """
+        if thermal.start_celsius is None:
+            return 0.0
+        began = self._around.clock()
+        spare = self._deadline.left_seconds() - needed_seconds
+        until = began + min(_COOLING_SECONDS, spare)
+        while self._around.clock() < until:
+            celsius = thermal.look()
+            if celsius is None or celsius <= thermal.start_celsius + _COOLED_ABOVE_START_CELSIUS:
+                break
+            self._deadline.pause(_COOLING_LOOK_SECONDS)
+        return self._around.clock() - began
+
+    def _energy(self, spec: MeasureSpec, ready: Ready) -> tuple[EnergyRun | None, str]:
+        """The energy run, or None and why there is none: the samples that were taken before
+        count all the same. Raises JobCancelledError.
+        """
+        plan = spec.plan
+        request = EnergyRequest(
+            self._workers.confinement(ready.cpus),
+            self._blobs[spec.run.model_sha256],
+            spec.run,
+            plan.energy_windows,
+            plan.energy_window_seconds,
+            plan.paced_hertz,
+        )
+        sources = self._around.power_sources()
+        start_celsius = self._around.temperature_celsius()
+        try:
+            with sampling(sources) as recorders:
+                phases = self._workers.ask("energy", request, EnergyPhases)
+        except JobCancelledError:
+            raise
+        except (AgentError, ArithmeticError, ValueError) as error:
+            return None, f"the energy run failed: {error}"
+        run = EnergyRun(
+            phases=phases.phases,
+            series=tuple(recorder.series() for recorder in recorders),
+            temperature_start_celsius=start_celsius,
+            temperature_end_celsius=self._around.temperature_celsius(),
+            cpu_utilisation=phases.cpu_utilisation,
+        )
+        return run, ""
+
+    def _verify(self, spec: VerifySpec) -> VerifiedOutputs:
+        outputs = self._bench.spool / f"outputs-{os.urandom(8).hex()}.npz"
+        request = VerifyRequest(
+            self._workers.confinement(max_file_bytes=spec.max_output_bytes),
+            self._blobs[spec.run.model_sha256],
+            spec.run,
+            self._blobs[spec.inputs_sha256],
+            outputs,
+        )
+        with contextlib.ExitStack() as unless_kept:
+            unless_kept.callback(outputs.unlink, missing_ok=True)
+            answer = self._workers.ask("verify", request, VerifiedFile)
+            sha256, size_bytes = _keep(outputs, spec.max_output_bytes)
+            unless_kept.pop_all()
+        return VerifiedOutputs(
+            runtime=spec.run.runtime,
+            runtime_library=answer.setup.library,
+            runtime_version=answer.setup.version,
+            runtime_options=answer.setup.options,
+            outputs_sha256=sha256,
+            outputs_size_bytes=size_bytes,
+            examples=answer.examples,
+            outputs_path=outputs,
+        )
+
+    def _profile(self, spec: ProfileSpec) -> Profile:
+        scratch = self._bench.spool / f"trace-{os.urandom(8).hex()}"
+        request = ProfileRequest(
+            self._workers.confinement(max_file_bytes=_TRACE_BYTES),
+            self._blobs[spec.run.model_sha256],
+            spec.run,
+            spec.runs,
+            scratch,
+        )
+        try:
+            scratch.mkdir(mode=0o700)
+        except OSError as error:
+            raise ResourceError(f"{scratch} cannot be made: {error.strerror}") from error
+        try:
+            return self._workers.ask("profile", request, Profile)
+        finally:
+            remove_tree(scratch)
+
+    def _probe(self, spec: ProbeSpec) -> ProbeResult:
+        ready = become_ready(spec.readiness, 1, self._around, self._deadline)
+        thermal = self._around.thermal_watch()
+        with thermal.looking():
+            runtimes = probe_runtimes(self._bench.worker_command, self._deadline)
+            references = [self._reference(facts, ready) for facts in runtimes]
+        return ProbeResult(
+            preflight=ready.preflight,
+            references=tuple(references),
+            thermal=thermal.finish(),
+            governor=read_governor(self._around.roots),
+        )
+
+    def _reference(self, facts: RuntimeFacts, ready: Ready) -> ReferenceRun:
+        """The reference model of one runtime, or why there are no figures."""
+        if not facts.works:
+            return _no_reference(facts, facts.why_not)
+        request = ReferenceRequest(self._workers.confinement(ready.cpus), facts.name)
+        try:
+            return self._workers.ask("reference", request, ReferenceRun)
+        except (JobCancelledError, JobTimeoutError):
+            raise
+        except AgentError as error:
+            return _no_reference(facts, str(error))
+
+
+def _no_reference(facts: RuntimeFacts, why: str) -> ReferenceRun:
+    return ReferenceRun(
+        runtime=facts.name,
+        runtime_library=facts.library,
+        runtime_version=facts.version,
+        latency_seconds=(),
+        cpu_seconds=(),
+        canary_seconds=(),
+        failed_because=why or "it does not work",
     )
 
 
-def _outcome(ended: Ended, spec: MeasureSpec, *, cancelled: bool) -> Outcome:
-    if ended.status == 0:
-        try:
-            return outcome_from_json(ended.stdout)
-        except BadAnswerError as error:
-            return Failure(FailureKind.WORKER_CRASHED, f"the worker's answer is unusable: {error}")
-    if cancelled:
-        return _CANCELLED
-    if ended.timed_out:
-        return Failure(
-            FailureKind.TIMEOUT,
-            f"the measurement did not end within {spec.timeout_seconds:g} s",
-        )
-    return describe_crash(ended)
+def _energy_seconds(spec: MeasureSpec) -> float:
+    """How long the energy run will take, about."""
+    plan = spec.plan
+    if plan.energy_windows == 0:
+        return 0.0
+    windows = 2 * plan.energy_windows + 1 + (0 if plan.paced_hertz is None else 2)
+    return windows * plan.energy_window_seconds + _STEP_SECONDS + _PROCESS_SECONDS
 
 
-def _signal_name(number: int) -> str:
+def _keep(outputs: Path, max_bytes: int) -> tuple[str, int]:
+    """Digest and size of what a worker left, once it is on the disk.
+
+    Raises WorkerCrashedError where it left nothing, ResourceError where it left too much.
+    """
+    digest, size_bytes = hashlib.sha256(), 0
     try:
-        known = signal.Signals(number)
-    except ValueError:
-        return f"signal {number}"
-    meaning = _MEANINGS.get(known)
-    return f"{known.name} ({meaning})" if meaning else known.name
+        # A worker may leave anything here: nothing that blocks is opened as a file.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(outputs, flags)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise WorkerCrashedError("the worker left something that is no file")
+            for block in iter(lambda: file.read(_READ_BYTES), b""):
+                digest.update(block)
+                size_bytes += len(block)
+            os.fsync(file.fileno())
+        sync_folder(outputs.parent)
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise WorkerCrashedError(f"the worker left no outputs: {problem}") from error
+    if size_bytes > max_bytes:
+        raise ResourceError(
+            f"the outputs have {size_bytes} bytes and may have {max_bytes}: verify with fewer"
+            " examples"
+        )
+    return digest.hexdigest(), size_bytes

@@ -8,39 +8,65 @@ request will never succeed).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Callable
+from typing import BinaryIO, Callable
 
 import grpc
 
 from device_agent.errors import HostAwayError, HostRefusedError, RequestRefusedError
+from device_agent.outbox import Letter
 from device_agent.runtimes.base import RuntimeFacts
 from device_agent.sensors.base import PowerSourceFacts
 from device_agent.state import Identity
 from device_agent.system import DeviceFacts
 from device_agent.work import (
+    Block,
+    EnergyRun,
     Failure,
     FailureKind,
+    InputShape,
     Lease,
     MeasuredSamples,
     MeasureSpec,
-    Outcome,
-    PowerReading,
+    ModelRun,
+    Phase,
+    PhaseKind,
+    Plan,
+    PowerSeries,
+    Preflight,
+    ProbeResult,
+    ProbeSpec,
+    ProcessRun,
+    Profile,
+    ProfileSpec,
+    Readiness,
+    ReferenceRun,
+    Spec,
+    Thermal,
+    VerifiedOutputs,
+    VerifySpec,
 )
 from protos import genba_agent_pb2 as pb
 from protos import genba_agent_pb2_grpc as rpc
 
-PROTOCOL_MIN = 1
-PROTOCOL_MAX = 1
+PROTOCOL_MIN = 2
+PROTOCOL_MAX = 2
 SERVER_NAME = "genba-host"
 """The name in every certificate of the host, whatever address it is reached at."""
 
 _UNARY_SECONDS = 20.0
-# A pull that takes longer is cut and goes on at its offset, so a stalled stream cannot hang.
+# A transfer that takes longer is cut, so a stalled stream cannot hang; a pull goes on where it
+# was cut.
 _BLOB_SECONDS = 300.0
+# An upload starts anew when it is cut, so it gets the time that a very slow line needs.
+_SLOWEST_BYTES_PER_SECOND = 20_000
 _MAX_MESSAGE_BYTES = 1 << 20
+_PART_BYTES = 1 << 18
+_TICK_SECONDS = 1e-7
 _REFUSALS = frozenset(
     {
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -174,13 +200,34 @@ class Link:
             for chunk in self._fleet.ReadBlob(request, timeout=_BLOB_SECONDS):
                 yield chunk.offset, chunk.data
 
-    def report(self, job_id: str, attempt: int, idempotency_key: str, outcome: Outcome) -> bool:
-        """Hand over an outcome; False where the job had its result already."""
-        request = pb.ReportRequest(job_id=job_id, attempt=attempt, idempotency_key=idempotency_key)
-        if isinstance(outcome, Failure):
-            request.failure.CopyFrom(_failure_message(outcome))
-        else:
-            request.measured.CopyFrom(_samples_message(outcome))
+    def write_blob(self, lease_id: str, sha256: str, file: BinaryIO) -> None:
+        """Send a file of the job of that lease, in parts."""
+        with _translated():
+            parts = _parts(lease_id, sha256, file)
+            size_bytes = os.fstat(file.fileno()).st_size
+            seconds = max(_BLOB_SECONDS, size_bytes / _SLOWEST_BYTES_PER_SECOND)
+            self._fleet.WriteBlob(parts, timeout=seconds)
+
+    def report(self, letter: Letter, sent_monotonic_seconds: float | None) -> bool:
+        """Hand over an outcome; False where the job had its result already.
+
+        `sent_monotonic_seconds` is CLOCK_MONOTONIC now, or None for an outcome of another boot. An
+        outcome that no message can hold is reported as a failure that says so.
+        """
+        try:
+            request = _report_message(letter, sent_monotonic_seconds)
+        except (OverflowError, TypeError, ValueError) as error:
+            raise RequestRefusedError(
+                "UNSENDABLE", f"no message can hold this result ({error})"
+            ) from error
+        size_bytes = request.ByteSize()
+        if size_bytes > _MAX_MESSAGE_BYTES:
+            text = (
+                f"the result has {size_bytes} bytes and a report may have {_MAX_MESSAGE_BYTES}:"
+                " ask for fewer samples, energy windows or operators"
+            )
+            too_large = dataclasses.replace(letter, outcome=Failure(FailureKind.RESOURCE, text))
+            request = _report_message(too_large, sent_monotonic_seconds)
         with _translated():
             return self._fleet.Report(request, timeout=_UNARY_SECONDS).stored
 
@@ -218,25 +265,118 @@ def _translated() -> Iterator[None]:
         raise HostAwayError(code.name, detail) from error
 
 
+def _parts(lease_id: str, sha256: str, file: BinaryIO) -> Iterator[pb.BlobPart]:
+    offset = 0
+    # A file of no bytes is one part too, or nobody would know of which file.
+    while (data := file.read(_PART_BYTES)) or offset == 0:
+        yield pb.BlobPart(lease_id=lease_id, sha256=sha256, offset=offset, data=data)
+        if not data:
+            return
+        offset += len(data)
+
+
 def _lease(message: pb.Lease) -> Lease:
-    spec = message.spec
     return Lease(
         id=message.lease_id,
         job_id=message.job_id,
         attempt=message.attempt,
         seconds=message.lease_seconds,
-        spec=MeasureSpec(
-            protocol=spec.protocol,
-            runtime=spec.runtime,
-            model_sha256=spec.model_sha256,
-            model_size_bytes=spec.model_size_bytes,
-            threads=spec.threads,
-            warmup_runs=spec.warmup_runs,
-            warmup_seconds=spec.warmup_seconds,
-            min_samples=spec.min_samples,
-            min_seconds=spec.min_seconds,
-            timeout_seconds=spec.timeout_seconds,
+        spec=_spec(message),
+    )
+
+
+def _spec(message: pb.Lease) -> Spec:
+    task = message.WhichOneof("task")
+    if task == "measure":
+        return _measure_spec(message.measure)
+    if task == "verify":
+        return _verify_spec(message.verify)
+    if task == "profile":
+        return _profile_spec(message.profile)
+    if task == "probe":
+        return _probe_spec(message.probe)
+    # Both ends agreed on a version of the protocol, so this is no matter of an older agent.
+    raise RequestRefusedError("INVALID_ARGUMENT", f"the lease {message.lease_id} holds no job")
+
+
+def _measure_spec(message: pb.MeasureSpec) -> MeasureSpec:
+    return MeasureSpec(
+        protocol=message.protocol,
+        run=_model_run(message.run),
+        readiness=_readiness(message.readiness),
+        plan=_plan(message.plan),
+        timeout_seconds=message.timeout_seconds,
+    )
+
+
+def _verify_spec(message: pb.VerifySpec) -> VerifySpec:
+    return VerifySpec(
+        protocol=message.protocol,
+        run=_model_run(message.run),
+        inputs_sha256=message.inputs_sha256,
+        inputs_size_bytes=message.inputs_size_bytes,
+        max_output_bytes=message.max_output_bytes,
+        timeout_seconds=message.timeout_seconds,
+    )
+
+
+def _profile_spec(message: pb.ProfileSpec) -> ProfileSpec:
+    return ProfileSpec(
+        protocol=message.protocol,
+        run=_model_run(message.run),
+        runs=message.runs,
+        timeout_seconds=message.timeout_seconds,
+    )
+
+
+def _probe_spec(message: pb.ProbeSpec) -> ProbeSpec:
+    return ProbeSpec(
+        protocol=message.protocol,
+        readiness=_readiness(message.readiness),
+        timeout_seconds=message.timeout_seconds,
+    )
+
+
+def _model_run(message: pb.ModelRun) -> ModelRun:
+    return ModelRun(
+        model_sha256=message.model_sha256,
+        model_size_bytes=message.model_size_bytes,
+        runtime=message.runtime,
+        threads=message.threads,
+        input_shapes=tuple(
+            InputShape(shape.name, tuple(shape.sizes)) for shape in message.input_shapes
         ),
+        options=tuple(message.options),
+    )
+
+
+def _readiness(message: pb.Readiness) -> Readiness:
+    return Readiness(
+        observe_seconds=message.observe_seconds,
+        max_foreign_cpu=message.max_foreign_cpu,
+        min_free_ram_bytes=message.min_free_ram_bytes,
+        max_start_celsius=(
+            message.max_start_celsius if message.HasField("max_start_celsius") else None
+        ),
+        wait_seconds=message.wait_seconds,
+        measure_when_busy=message.measure_when_busy,
+    )
+
+
+def _plan(message: pb.Plan) -> Plan:
+    return Plan(
+        processes=message.processes,
+        warmup_runs=message.warmup_runs,
+        warmup_seconds=message.warmup_seconds,
+        min_blocks=message.min_blocks,
+        block_runs=message.block_runs,
+        block_seconds=message.block_seconds,
+        min_samples=message.min_samples,
+        half_width=message.half_width,
+        budget_seconds=message.budget_seconds,
+        energy_windows=message.energy_windows,
+        energy_window_seconds=message.energy_window_seconds,
+        paced_hertz=message.paced_hertz if message.HasField("paced_hertz") else None,
     )
 
 
@@ -288,11 +428,37 @@ _FAILURE_KINDS = {
     FailureKind.RESOURCE: pb.Failure.KIND_RESOURCE,
     FailureKind.NO_RUNTIME: pb.Failure.KIND_NO_RUNTIME,
     FailureKind.CANCELLED: pb.Failure.KIND_CANCELLED,
+    FailureKind.NOT_READY: pb.Failure.KIND_NOT_READY,
+}
+_PHASE_KINDS = {
+    PhaseKind.IDLE: pb.Phase.KIND_IDLE,
+    PhaseKind.STEP: pb.Phase.KIND_STEP,
+    PhaseKind.BUSY: pb.Phase.KIND_BUSY,
+    PhaseKind.PACED: pb.Phase.KIND_PACED,
 }
 
 
-def _failure_message(failure: Failure) -> pb.Failure:
-    return pb.Failure(kind=_FAILURE_KINDS[failure.kind], message=failure.message)
+def _report_message(letter: Letter, sent_monotonic_seconds: float | None) -> pb.ReportRequest:
+    outcome = letter.outcome
+    request = pb.ReportRequest(
+        job_id=letter.job_id,
+        attempt=letter.attempt,
+        idempotency_key=letter.idempotency_key,
+        sent_monotonic_seconds=sent_monotonic_seconds,
+    )
+    if isinstance(outcome, MeasuredSamples):
+        request.measured.CopyFrom(_samples_message(outcome))
+    elif isinstance(outcome, VerifiedOutputs):
+        request.verified.CopyFrom(_verified_message(outcome))
+    elif isinstance(outcome, Profile):
+        request.profile.CopyFrom(_profile_message(outcome))
+    elif isinstance(outcome, ProbeResult):
+        request.probe.CopyFrom(_probe_message(outcome))
+    else:
+        request.failure.CopyFrom(
+            pb.Failure(kind=_FAILURE_KINDS[outcome.kind], message=outcome.message)
+        )
+    return request
 
 
 def _samples_message(samples: MeasuredSamples) -> pb.MeasuredSamples:
@@ -302,32 +468,162 @@ def _samples_message(samples: MeasuredSamples) -> pb.MeasuredSamples:
         runtime_library=samples.runtime_library,
         runtime_version=samples.runtime_version,
         threads=samples.threads,
-        latency_seconds=samples.latency_seconds,
-        runs_per_sample=samples.runs_per_sample,
-        warmup_runs=samples.warmup_runs,
-        load_seconds=samples.load_seconds,
-        first_inference_seconds=samples.first_inference_seconds,
-        base_rss_bytes=samples.base_rss_bytes,
-        load_rss_bytes=samples.load_rss_bytes,
-        peak_rss_bytes=samples.peak_rss_bytes,
-        power=None if samples.power is None else _power_message(samples.power),
-        power_absent_because=samples.power_absent_because,
-        temperature_start_celsius=samples.temperature_start_celsius,
-        temperature_end_celsius=samples.temperature_end_celsius,
+        runtime_options=samples.runtime_options,
+        cpus=samples.cpus,
+        preflight=_preflight_message(samples.preflight),
+        processes=[_process_message(run) for run in samples.processes],
+        thermal=_thermal_message(samples.thermal),
         governor=samples.governor,
         load_average_start=samples.load_average_start,
-        runtime_options=samples.runtime_options,
-        cpu_seconds=samples.cpu_seconds,
+        energy=None if samples.energy is None else _energy_message(samples.energy),
+        energy_absent_because=samples.energy_absent_because,
     )
 
 
-def _power_message(power: PowerReading) -> pb.PowerReading:
-    return pb.PowerReading(
-        source=power.source,
-        scope=power.scope,
-        kind=power.kind,
-        energy_joules=power.energy_joules,
-        window_seconds=power.window_seconds,
-        inferences=power.inferences,
-        idle_watts=power.idle_watts,
+def _preflight_message(preflight: Preflight) -> pb.Preflight:
+    return pb.Preflight(
+        foreign_cpu=preflight.foreign_cpu,
+        swapped_in_pages=preflight.swapped_in_pages,
+        free_ram_bytes=preflight.free_ram_bytes,
+        temperature_celsius=preflight.temperature_celsius,
+        throttled=preflight.throttled,
+        canary_seconds=preflight.canary_seconds,
+        waited_seconds=preflight.waited_seconds,
+        problems=preflight.problems,
+    )
+
+
+def _thermal_message(thermal: Thermal) -> pb.Thermal:
+    return pb.Thermal(
+        start_celsius=thermal.start_celsius,
+        end_celsius=thermal.end_celsius,
+        max_celsius=thermal.max_celsius,
+        throttle_events=thermal.throttle_events,
+        cooled_seconds=thermal.cooled_seconds,
+        throttled=thermal.throttled,
+    )
+
+
+def _process_message(run: ProcessRun) -> pb.ProcessRun:
+    memory = run.memory
+    return pb.ProcessRun(
+        memory=pb.Memory(
+            base_rss_bytes=memory.base_rss_bytes,
+            load_rss_bytes=memory.load_rss_bytes,
+            peak_rss_bytes=memory.peak_rss_bytes,
+            uss_bytes=memory.uss_bytes,
+            pss_bytes=memory.pss_bytes,
+            base_uss_bytes=memory.base_uss_bytes,
+        ),
+        load_seconds=run.load_seconds,
+        first_inference_seconds=run.first_inference_seconds,
+        warmup_runs=run.warmup_runs,
+        steady=run.steady,
+        runs_per_sample=run.runs_per_sample,
+        blocks=[_block_message(block, run.runs_per_sample) for block in run.blocks],
+        call_overhead_seconds=run.call_overhead_seconds,
+    )
+
+
+def _block_message(block: Block, runs_per_sample: int) -> pb.Block:
+    return pb.Block(
+        latency_ticks=_ticks([value * runs_per_sample for value in block.latency_seconds]),
+        cpu_ticks=_ticks([value * runs_per_sample for value in block.cpu_seconds]),
+        run_delay_ticks=_ticks(block.run_delay_seconds or ()),
+        reference_ticks=_ticks(block.reference_seconds),
+        reference_cpu_ticks=_ticks(block.reference_cpu_seconds),
+        involuntary_switches=block.involuntary_switches,
+        steal_seconds=block.steal_seconds,
+        canary_seconds=block.canary_seconds,
+        started_monotonic_seconds=block.started_monotonic_seconds,
+        lasted_seconds=block.lasted_seconds,
+    )
+
+
+def _ticks(seconds: Sequence[float]) -> list[int]:
+    """Differences between neighbours, the first against 0, in units of 100 ns. Whole values are
+    rounded before they are subtracted, so no error adds up.
+    """
+    values = [round(value / _TICK_SECONDS) for value in seconds]
+    return [value - before for before, value in zip([0, *values], values)]
+
+
+def _energy_message(run: EnergyRun) -> pb.EnergyRun:
+    return pb.EnergyRun(
+        phases=[_phase_message(phase) for phase in run.phases],
+        series=[_series_message(series) for series in run.series],
+        temperature_start_celsius=run.temperature_start_celsius,
+        temperature_end_celsius=run.temperature_end_celsius,
+        cpu_utilisation=run.cpu_utilisation,
+    )
+
+
+def _phase_message(phase: Phase) -> pb.Phase:
+    return pb.Phase(
+        kind=_PHASE_KINDS[phase.kind],
+        started_monotonic_seconds=phase.started_monotonic_seconds,
+        ended_monotonic_seconds=phase.ended_monotonic_seconds,
+        inferences=phase.inferences,
+    )
+
+
+def _series_message(series: PowerSeries) -> pb.PowerSeries:
+    return pb.PowerSeries(
+        source=series.source,
+        scope=series.scope,
+        kind=series.kind,
+        max_watts=series.max_watts,
+        monotonic_seconds=series.monotonic_seconds,
+        energy_joules=series.energy_joules,
+        power_watts=series.power_watts,
+        broken_because=series.broken_because,
+    )
+
+
+def _verified_message(outputs: VerifiedOutputs) -> pb.VerifiedOutputs:
+    return pb.VerifiedOutputs(
+        runtime=outputs.runtime,
+        runtime_library=outputs.runtime_library,
+        runtime_version=outputs.runtime_version,
+        outputs_sha256=outputs.outputs_sha256,
+        outputs_size_bytes=outputs.outputs_size_bytes,
+        examples=outputs.examples,
+        runtime_options=outputs.runtime_options,
+    )
+
+
+def _profile_message(profile: Profile) -> pb.Profile:
+    return pb.Profile(
+        runtime=profile.runtime,
+        runtime_library=profile.runtime_library,
+        runtime_version=profile.runtime_version,
+        threads=profile.threads,
+        runs=profile.runs,
+        run_seconds=profile.run_seconds,
+        operators=[
+            pb.OperatorTime(name=operator.name, kind=operator.kind, seconds=operator.seconds)
+            for operator in profile.operators
+        ],
+        runtime_options=profile.runtime_options,
+    )
+
+
+def _probe_message(probe: ProbeResult) -> pb.ProbeResult:
+    return pb.ProbeResult(
+        preflight=_preflight_message(probe.preflight),
+        references=[_reference_message(run) for run in probe.references],
+        thermal=_thermal_message(probe.thermal),
+        governor=probe.governor,
+    )
+
+
+def _reference_message(run: ReferenceRun) -> pb.ReferenceRun:
+    return pb.ReferenceRun(
+        runtime=run.runtime,
+        runtime_library=run.runtime_library,
+        runtime_version=run.runtime_version,
+        latency_seconds=run.latency_seconds,
+        cpu_seconds=run.cpu_seconds,
+        canary_seconds=run.canary_seconds,
+        failed_because=run.failed_because,
     )

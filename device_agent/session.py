@@ -9,12 +9,13 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Callable, Union
 
 from device_agent import VERSION
-from device_agent.cache import DEFAULT_QUOTA_BYTES, Cache
+from device_agent.cache import DEFAULT_QUOTA_BYTES, Cache, Pull
 from device_agent.errors import (
     AgentError,
     CacheError,
@@ -24,15 +25,31 @@ from device_agent.errors import (
     RequestRefusedError,
     SessionLostError,
 )
-from device_agent.jobs import default_address_space_bytes, run_job
+from device_agent.jobs import Bench, default_address_space_bytes, run_job
 from device_agent.link import Event, EventKind, Link, Watch
 from device_agent.outbox import Letter, Outbox
 from device_agent.probing import probe_runtimes
 from device_agent.processes import Cancellation
-from device_agent.sensors.power import power_source_facts
+from device_agent.sensors.power import open_power_sources, power_source_facts, power_sources
+from device_agent.spool import sweep
 from device_agent.state import Home, Identity
-from device_agent.system import read_facts, total_ram_bytes
-from device_agent.work import Failure, FailureKind, Lease, Outcome
+from device_agent.surroundings import Surroundings
+from device_agent.system import read_boot_id, read_facts, total_ram_bytes
+from device_agent.work import (
+    Failure,
+    FailureKind,
+    Lease,
+    MeasuredSamples,
+    MeasureSpec,
+    Outcome,
+    ProbeResult,
+    ProbeSpec,
+    Profile,
+    ProfileSpec,
+    Spec,
+    VerifiedOutputs,
+    VerifySpec,
+)
 
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 30.0
@@ -42,6 +59,8 @@ _REFUSED_SECONDS = 600.0
 _DRAINED_SECONDS = 5.0
 _JOIN_SECONDS = 2.0
 _RENEWALS_PER_LEASE = 3
+# Answers of a host that stumbles over what this letter says, or is too slow for it.
+_OF_THE_LETTER = ("UNKNOWN", "INTERNAL", "DEADLINE_EXCEEDED")
 
 Say = Callable[[str], None]
 _Message = Union[Event, AgentError]
@@ -112,13 +131,25 @@ class Agent:
         self._identity = identity
         self._outbox = outbox
         self._cache = Cache(home.cache, limits.cache_bytes or DEFAULT_QUOTA_BYTES)
-        self._worker_command = worker_command
-        self._address_space_bytes = (
-            limits.worker_address_space_bytes or default_address_space_bytes(total_ram_bytes())
+        self._sources = power_sources(home.power_settings())
+        self._bench = Bench(
+            worker_command,
+            limits.worker_address_space_bytes or default_address_space_bytes(total_ram_bytes()),
+            home.spool,
+            Surroundings(power_sources=lambda: open_power_sources(self._sources)),
         )
         self._say = say
         self._session_id = os.urandom(16).hex()
+        self._boot_id = read_boot_id()
         self._runtimes = probe_runtimes(worker_command)
+        sweep(
+            home.spool,
+            keep={
+                letter.outcome.outputs_path
+                for letter in outbox.pending()
+                if isinstance(letter.outcome, VerifiedOutputs)
+            },
+        )
         self._current: _Current | None = None
         self._draining = False
         self._lost: AgentError | None = None
@@ -163,7 +194,7 @@ class Agent:
         self._draining = False
         self._lost = None
         for letter in self._outbox.pending():
-            self._post(link, letter)
+            self._offer(link, letter)
         self._hello(link)
         try:
             if watch:
@@ -175,7 +206,7 @@ class Agent:
             raise SessionLostError(error.code, error.detail) from error
 
     def _hello(self, link: Link) -> None:
-        facts = read_facts(runtimes=self._runtimes, power_sources=power_source_facts())
+        facts = read_facts(runtimes=self._runtimes, power_sources=power_source_facts(self._sources))
         welcome = link.hello(self._session_id, VERSION, facts)
         self._complaint = ""
         self._say(
@@ -234,18 +265,18 @@ class Agent:
 
     def _finish(self, link: Link, current: _Current) -> None:
         lease = current.lease
-        self._say(f"job {lease.job_id}: measuring {lease.spec.model_sha256[:12]}")
+        self._say(f"job {lease.job_id}: {_doing(lease.spec)}")
         with _renewed(link, current):
             try:
                 outcome = self._outcome(link, current)
             except RequestRefusedError as error:
                 self._say(f"job {lease.job_id}: given up, {error}")
                 return
-        letter = self._outbox.put(lease, outcome)
-        self._say(f"job {lease.job_id}: {_summary(outcome)}")
-        # From here on the outbox answers for the outcome, whatever the link does.
-        self._current = None
-        self._post(link, letter)
+            letter = self._outbox.put(lease, outcome, self._boot_id)
+            self._say(f"job {lease.job_id}: {_summary(outcome)}")
+            # From here on the outbox answers for the outcome, whatever the link does.
+            self._current = None
+            self._post(link, letter)
 
     def _outcome(self, link: Link, current: _Current) -> Outcome:
         spec = current.lease.spec
@@ -257,37 +288,65 @@ class Agent:
                 yield piece
 
         try:
-            try:
-                path = self._cache.fetch(spec.model_sha256, spec.model_size_bytes, pull)
-            except CorruptBlobError:
-                # What an earlier pull left may have been bad: once more from the start.
-                path = self._cache.fetch(spec.model_sha256, spec.model_size_bytes, pull)
+            blobs = self._fetch_all(_files_of(spec), pull)
         except CorruptBlobError as error:
             return Failure(FailureKind.MODEL_REJECTED, str(error))
         except CacheError as error:
             return Failure(FailureKind.RESOURCE, str(error))
         except _PullCancelledError:
             return Failure(FailureKind.CANCELLED, "the host cancelled the job")
-        return run_job(
-            spec,
-            path,
-            worker_command=self._worker_command,
-            address_space_bytes=self._address_space_bytes,
-            cancellation=current.cancellation,
-        )
+        return run_job(spec, blobs, self._bench, current.cancellation)
+
+    def _fetch_all(self, files: Mapping[str, int], pull: Pull) -> dict[str, Path]:
+        """The paths of a job's files, by their sha256. Raises as Cache.fetch does."""
+        return {
+            sha256: self._fetch(sha256, size_bytes, pull, files)
+            for sha256, size_bytes in files.items()
+        }
+
+    def _fetch(self, sha256: str, size_bytes: int, pull: Pull, spare: Collection[str]) -> Path:
+        try:
+            return self._cache.fetch(sha256, size_bytes, pull, spare=spare)
+        except CorruptBlobError:
+            # What an earlier pull left may have been bad: once more from the start.
+            return self._cache.fetch(sha256, size_bytes, pull, spare=spare)
+
+    def _offer(self, link: Link, letter: Letter) -> None:
+        """Post a letter; one that breaks by itself waits and holds up neither others nor jobs."""
+        try:
+            self._post(link, letter)
+        except HostAwayError as error:
+            if error.code not in _OF_THE_LETTER:
+                raise
+            self._complain(f"job {letter.job_id}: {error}; it is offered again")
 
     def _post(self, link: Link, letter: Letter) -> None:
+        outcome = letter.outcome
         try:
-            stored = link.report(
-                letter.job_id, letter.attempt, letter.idempotency_key, letter.outcome
-            )
+            if isinstance(outcome, VerifiedOutputs):
+                letter = self._with_outputs_sent(link, letter, outcome)
+            same_boot = letter.boot_id == self._boot_id
+            stored = link.report(letter, time.monotonic() if same_boot else None)
         except RequestRefusedError as error:
             self._outbox.set_aside(letter, str(error))
             self._say(f"job {letter.job_id}: kept here, {error}")
-            return
-        self._outbox.remove(letter)
-        if not stored:
-            self._say(f"job {letter.job_id}: the host had its result already")
+        else:
+            self._outbox.remove(letter)
+            if not stored:
+                self._say(f"job {letter.job_id}: the host had its result already")
+        if isinstance(outcome, VerifiedOutputs):
+            # Also where they were refused: a card is small, and nobody will ask for them again.
+            outcome.outputs_path.unlink(missing_ok=True)
+
+    def _with_outputs_sent(self, link: Link, letter: Letter, outputs: VerifiedOutputs) -> Letter:
+        """Bring the outputs to the host; without them the letter is of a failure."""
+        try:
+            with outputs.outputs_path.open("rb") as file:
+                link.write_blob(letter.lease_id, outputs.outputs_sha256, file)
+        except OSError as error:
+            text = f"the outputs are no longer on the device ({error.strerror or error})"
+            return replace(letter, outcome=Failure(FailureKind.WORKER_CRASHED, text))
+        return letter
 
     def _complain(self, text: str) -> None:
         """Say it once, not at every attempt."""
@@ -322,8 +381,45 @@ def _renewed(link: Link, current: _Current) -> Iterator[None]:
         thread.join(_JOIN_SECONDS)
 
 
+def _files_of(spec: Spec) -> dict[str, int]:
+    """The files that a job needs: sizes by sha256."""
+    if isinstance(spec, ProbeSpec):
+        return {}
+    files = {spec.run.model_sha256: spec.run.model_size_bytes}
+    if isinstance(spec, VerifySpec):
+        files[spec.inputs_sha256] = spec.inputs_size_bytes
+    return files
+
+
+def _doing(spec: Spec) -> str:
+    if isinstance(spec, ProbeSpec):
+        return "probing this device"
+    model = spec.run.model_sha256[:12]
+    if isinstance(spec, MeasureSpec):
+        return f"measuring {model}"
+    return f"profiling {model}" if isinstance(spec, ProfileSpec) else f"verifying {model}"
+
+
 def _summary(outcome: Outcome) -> str:
     if isinstance(outcome, Failure):
         return f"{outcome.kind.value}, {outcome.message}"
-    middle = sorted(outcome.latency_seconds)[len(outcome.latency_seconds) // 2]
-    return f"measured, {len(outcome.latency_seconds)} samples around {middle * 1e3:.3f} ms"
+    if isinstance(outcome, VerifiedOutputs):
+        return f"verified, {outcome.examples} examples in {outcome.outputs_size_bytes} bytes"
+    if isinstance(outcome, Profile):
+        return f"profiled, {len(outcome.operators)} operators"
+    if isinstance(outcome, ProbeResult):
+        worked = [run.runtime for run in outcome.references if not run.failed_because]
+        return f"probed, {', '.join(worked) or 'no runtime'} ran the reference model"
+    return _measured(outcome)
+
+
+def _measured(outcome: MeasuredSamples) -> str:
+    samples = sorted(
+        seconds
+        for process in outcome.processes
+        for block in process.blocks
+        for seconds in block.latency_seconds
+    )
+    if not samples:
+        return "measured, but without a sample"
+    return f"measured, {len(samples)} samples around {samples[len(samples) // 2] * 1e3:.3f} ms"

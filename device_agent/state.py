@@ -1,4 +1,4 @@
-"""The agent's home folder: who this device is, and where its cache and outbox lie."""
+"""The agent's home folder: who this device is, and where its cache, outbox and spool lie."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from device_agent.errors import AlreadyRunningError, DamagedStateError, NotEnrolledError
 from device_agent.files import write_atomically
+from device_agent.sensors.base import PowerSettings
 
 DEFAULT_HOME = Path("~/.genba-agent")
 
@@ -59,6 +60,11 @@ class Home:
     @property
     def outbox(self) -> Path:
         return self.path / "outbox.sqlite"
+
+    @property
+    def spool(self) -> Path:
+        """Where workers write, and where outputs wait for the host."""
+        return self.path / "spool"
 
     def create(self) -> None:
         """Make the folder if it is not there. Raises DamagedStateError where that fails."""
@@ -119,6 +125,32 @@ class Home:
                 raise DamagedStateError(str(self._config_path), problem)
         return Limits(**entry)
 
+    def power_settings(self) -> PowerSettings:
+        """What config.json says under "power" about sensors that a person soldered in.
+
+        Raises DamagedStateError for what makes no sense.
+        """
+        entry = self._config().get("power", {})
+        known = {field.name for field in dataclasses.fields(PowerSettings)}
+        if not isinstance(entry, dict) or set(entry) - known:
+            problem = f"power may hold {', '.join(sorted(known))} and nothing else"
+            raise DamagedStateError(str(self._config_path), problem)
+        try:
+            return PowerSettings(
+                shunt_ohm=_positive_numbers(entry.get("shunt_ohm", {})),
+                channels={
+                    chip: _names(labels) for chip, labels in entry.get("channels", {}).items()
+                },
+                board_supply=_names(entry.get("board_supply", [])),
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            problem = (
+                "power must read like"
+                ' {"shunt_ohm": {"ina219": 0.1}, "channels": {"ina3221": ["VDD_IN"]},'
+                ' "board_supply": ["ina219"]}'
+            )
+            raise DamagedStateError(str(self._config_path), problem) from error
+
     def save_identity(self, identity: Identity) -> None:
         """Replace the identity; at every moment either the old or the new one is whole.
 
@@ -173,3 +205,23 @@ class Home:
         if not isinstance(config, dict):
             raise DamagedStateError(str(self._config_path), "not a JSON object")
         return config
+
+
+def _positive_numbers(entry: Any) -> dict[str, float]:
+    """Raises TypeError or ValueError for anything else."""
+    numbers = {}
+    for name, value in entry.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(name)
+        # "Not above 0" also holds for what JSON calls NaN.
+        if not 0.0 < value < float("inf"):
+            raise ValueError(name)
+        numbers[str(name)] = float(value)
+    return numbers
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    """Raises TypeError for anything but a list of texts."""
+    if not isinstance(entry, list) or not all(isinstance(name, str) for name in entry):
+        raise TypeError(entry)
+    return tuple(entry)

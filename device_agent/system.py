@@ -112,6 +112,11 @@ def read_load_average(roots: Roots = LIVE) -> float:
     return float(words[0]) if words else os.getloadavg()[0]
 
 
+def read_boot_id(roots: Roots = LIVE) -> str:
+    """The name of this boot (random(4)); empty where the kernel has none."""
+    return _text(roots.proc / "sys/kernel/random/boot_id")
+
+
 def total_ram_bytes() -> int:
     """Memory of this machine."""
     return _ram_bytes(LIVE)

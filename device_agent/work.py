@@ -1,61 +1,117 @@
-"""What the host asks of a device and what comes of it, as frozen values."""
+"""What the host asks of a device and what comes of it, as frozen values.
+
+Fields that may be absent are Optional and None: Python 3.9 reads these annotations at run time.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-import json
-import math
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Union
+from typing import Optional, Union
 
-from device_agent.errors import BadAnswerError
-
-PROTOCOL = "genba-measure/1"
+PROTOCOL = "genba-measure/2"
 """Name of the way of measuring that this agent follows."""
 
 
-@dataclasses.dataclass(frozen=True)
-class MeasureSpec:
-    """How to measure one model. `timeout_seconds` bounds the life of the whole worker process."""
+@dataclass(frozen=True)
+class InputShape:
+    """A shape for an input that the model leaves open."""
 
-    protocol: str
-    runtime: str
+    name: str
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """One model, and how a runtime is set up for it."""
+
     model_sha256: str
     model_size_bytes: int
+    runtime: str
     threads: int
+    input_shapes: tuple[InputShape, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """When a device is ready to be measured; CPU shares are of all cores."""
+
+    observe_seconds: float
+    max_foreign_cpu: float
+    min_free_ram_bytes: int
+    max_start_celsius: Optional[float]
+    wait_seconds: float
+    measure_when_busy: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How samples are taken. `half_width` is that of the median's 95 % interval, relative;
+    `budget_seconds` is for all processes together. No energy where `energy_windows` is 0.
+    """
+
+    processes: int
     warmup_runs: int
     warmup_seconds: float
+    min_blocks: int
+    block_runs: int
+    block_seconds: float
     min_samples: int
-    min_seconds: float
+    half_width: float
+    budget_seconds: float
+    energy_windows: int
+    energy_window_seconds: float
+    paced_hertz: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class MeasureSpec:
+    """Measure a model. `timeout_seconds` bounds the whole job on the device."""
+
+    protocol: str
+    run: ModelRun
+    readiness: Readiness
+    plan: Plan
     timeout_seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What a worker is told: the spec, the file, and the limits that it puts on itself."""
+@dataclass(frozen=True)
+class VerifySpec:
+    """Run a model on real inputs, an .npz with examples along axis 0, and return the outputs."""
 
-    spec: MeasureSpec
-    model_path: Path
-    address_space_bytes: int
-    parent_pid: int
-
-    def to_json(self) -> str:
-        return json.dumps({**dataclasses.asdict(self), "model_path": str(self.model_path)})
-
-    @classmethod
-    def from_json(cls, text: str) -> Request:
-        """Raises BadAnswerError where the text is not a request."""
-        try:
-            data = json.loads(text)
-            spec = MeasureSpec(**data.pop("spec"))
-            return cls(spec=spec, model_path=Path(data.pop("model_path")), **data)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise BadAnswerError(f"not a request ({error})") from error
+    protocol: str
+    run: ModelRun
+    inputs_sha256: str
+    inputs_size_bytes: int
+    max_output_bytes: int
+    timeout_seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
+class ProfileSpec:
+    """Time every operator of a model, in a run of its own."""
+
+    protocol: str
+    run: ModelRun
+    runs: int
+    timeout_seconds: float
+
+
+@dataclass(frozen=True)
+class ProbeSpec:
+    """Observe the device and time the reference model on every runtime that works."""
+
+    protocol: str
+    readiness: Readiness
+    timeout_seconds: float
+
+
+Spec = Union[MeasureSpec, VerifySpec, ProfileSpec, ProbeSpec]
+
+
+@dataclass(frozen=True)
 class Lease:
     """One job, lent to this device for `seconds` after each renewal."""
 
@@ -63,7 +119,7 @@ class Lease:
     job_id: str
     attempt: int
     seconds: float
-    spec: MeasureSpec
+    spec: Spec
 
     @property
     def idempotency_key(self) -> str:
@@ -71,23 +127,128 @@ class Lease:
         return f"{self.job_id}:{self.attempt}"
 
 
-@dataclasses.dataclass(frozen=True)
-class PowerReading:
-    """Energy over a window in which inferences ran back to back; idle is not subtracted."""
+@dataclass(frozen=True)
+class Preflight:
+    """The device just before it is measured. `problems` were found and not refused, each as
+    "code: sentence".
+    """
+
+    foreign_cpu: float
+    swapped_in_pages: Optional[int]
+    free_ram_bytes: int
+    temperature_celsius: Optional[float]
+    throttled: tuple[str, ...]
+    canary_seconds: float
+    waited_seconds: float
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Thermal:
+    """Temperature and throttling over a job; `throttle_events` are those that it saw happen."""
+
+    start_celsius: Optional[float] = None
+    end_celsius: Optional[float] = None
+    max_celsius: Optional[float] = None
+    throttle_events: Optional[int] = None
+    cooled_seconds: float = 0.0
+    throttled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of one worker: with the runtime imported, with the model loaded, and at most (VmHWM).
+    USS and PSS are those at the end, `base_uss_bytes` that before the model.
+    """
+
+    base_rss_bytes: int
+    load_rss_bytes: int
+    peak_rss_bytes: int
+    uss_bytes: Optional[int] = None
+    pss_bytes: Optional[int] = None
+    base_uss_bytes: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Samples in a row; seconds of one inference, except `run_delay_seconds`: the time for which
+    threads of the worker were runnable and did not run, within each whole sample.
+    """
+
+    started_monotonic_seconds: float
+    lasted_seconds: float
+    canary_seconds: float
+    reference_seconds: tuple[float, ...]
+    reference_cpu_seconds: tuple[float, ...]
+    latency_seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...]
+    run_delay_seconds: Optional[tuple[float, ...]] = None
+    involuntary_switches: Optional[int] = None
+    steal_seconds: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class ProcessRun:
+    """What one fresh worker measured."""
+
+    memory: Memory
+    load_seconds: float
+    first_inference_seconds: float
+    warmup_runs: int
+    steady: bool
+    runs_per_sample: int
+    call_overhead_seconds: float
+    blocks: tuple[Block, ...]
+
+
+class PhaseKind(enum.Enum):
+    """What the energy worker did for a while."""
+
+    IDLE = "idle"
+    STEP = "step"
+    BUSY = "busy"
+    PACED = "paced"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of an energy run, on CLOCK_MONOTONIC."""
+
+    kind: PhaseKind
+    started_monotonic_seconds: float
+    ended_monotonic_seconds: float
+    inferences: int
+
+
+@dataclass(frozen=True)
+class PowerSeries:
+    """What one source said during an energy run: either joules of a counter or watts."""
 
     source: str
     scope: str
     kind: str
-    energy_joules: float
-    window_seconds: float
-    inferences: int
-    idle_watts: float | None
+    max_watts: float
+    monotonic_seconds: tuple[float, ...]
+    energy_joules: tuple[float, ...] = ()
+    power_watts: tuple[float, ...] = ()
+    broken_because: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
+class EnergyRun:
+    """A worker of its own in phases, and what the board's sensors said meanwhile."""
+
+    phases: tuple[Phase, ...]
+    series: tuple[PowerSeries, ...]
+    temperature_start_celsius: Optional[float]
+    temperature_end_celsius: Optional[float]
+    cpu_utilisation: float
+
+
+@dataclass(frozen=True)
 class MeasuredSamples:
-    """Raw values of one measurement. `power` is None exactly where `power_absent_because` is not
-    empty; other absent values are None.
+    """Raw values of one measurement. `energy` is None exactly where `energy_absent_because` is
+    not empty.
     """
 
     protocol: str
@@ -95,26 +256,79 @@ class MeasuredSamples:
     runtime_library: str
     runtime_version: str
     threads: int
-    latency_seconds: tuple[float, ...]
-    runs_per_sample: int
-    warmup_runs: int
-    load_seconds: float
-    first_inference_seconds: float
-    base_rss_bytes: int
-    load_rss_bytes: int
-    peak_rss_bytes: int
-    power: PowerReading | None
-    power_absent_because: str
-    temperature_start_celsius: float | None
-    temperature_end_celsius: float | None
-    governor: str | None
-    load_average_start: float
     runtime_options: tuple[str, ...]
-    cpu_seconds: float | None
+    cpus: tuple[int, ...]
+    preflight: Preflight
+    processes: tuple[ProcessRun, ...]
+    thermal: Thermal
+    governor: Optional[str]
+    load_average_start: float
+    energy: Optional[EnergyRun]
+    energy_absent_because: str
+
+
+@dataclass(frozen=True)
+class VerifiedOutputs:
+    """The outputs of a model on the inputs that it was sent; `outputs_path` is on this device."""
+
+    runtime: str
+    runtime_library: str
+    runtime_version: str
+    runtime_options: tuple[str, ...]
+    outputs_sha256: str
+    outputs_size_bytes: int
+    examples: int
+    outputs_path: Path
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """Mean seconds per inference of one operator of a model."""
+
+    name: str
+    kind: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of an inference goes; the profiler itself makes it longer."""
+
+    runtime: str
+    runtime_library: str
+    runtime_version: str
+    threads: int
+    runtime_options: tuple[str, ...]
+    runs: int
+    run_seconds: float
+    operators: tuple[OperatorTime, ...]
+
+
+@dataclass(frozen=True)
+class ReferenceRun:
+    """The reference model of one runtime on one thread, or why there are no figures."""
+
+    runtime: str
+    runtime_library: str
+    runtime_version: str
+    latency_seconds: tuple[float, ...]
+    cpu_seconds: tuple[float, ...]
+    canary_seconds: tuple[float, ...]
+    failed_because: str = ""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """The device as it is, and how fast its reference models run."""
+
+    preflight: Preflight
+    references: tuple[ReferenceRun, ...]
+    thermal: Thermal
+    governor: Optional[str]
 
 
 class FailureKind(enum.Enum):
-    """Why a job has no samples."""
+    """Why a job has no result."""
 
     MODEL_REJECTED = "model_rejected"
     WORKER_CRASHED = "worker_crashed"
@@ -122,146 +336,15 @@ class FailureKind(enum.Enum):
     RESOURCE = "resource"
     NO_RUNTIME = "no_runtime"
     CANCELLED = "cancelled"
+    NOT_READY = "not_ready"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Failure:
-    """A job that ended without samples: as good a result as a number."""
+    """A job without a result, and the reason for people to read."""
 
     kind: FailureKind
     message: str
 
 
-Outcome = Union[MeasuredSamples, Failure]
-
-
-def outcome_to_json(outcome: Outcome) -> str:
-    """One line of JSON from which `outcome_from_json` makes an equal outcome."""
-    if isinstance(outcome, Failure):
-        return json.dumps({"failure": {"kind": outcome.kind.value, "message": outcome.message}})
-    return json.dumps({"measured": dataclasses.asdict(outcome)}, allow_nan=False)
-
-
-def outcome_from_json(text: str) -> Outcome:
-    """The outcome that the text describes.
-
-    Raises BadAnswerError where a field is missing, unknown, of another type or not finite.
-    """
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise BadAnswerError(f"not JSON ({error})") from error
-    if isinstance(data, dict) and set(data) == {"failure"}:
-        fields = _fields(_FAILURE, data["failure"], "failure")
-        return Failure(**fields)
-    if isinstance(data, dict) and set(data) == {"measured"}:
-        return _checked(MeasuredSamples(**_fields(_MEASURED, data["measured"], "measured")))
-    raise BadAnswerError("neither `measured` nor `failure`")
-
-
-def _checked(samples: MeasuredSamples) -> MeasuredSamples:
-    if not samples.latency_seconds or min(samples.latency_seconds) <= 0:
-        raise BadAnswerError("latency_seconds must be positive numbers, at least one")
-    if (samples.power is None) != bool(samples.power_absent_because):
-        raise BadAnswerError("power and power_absent_because must exclude each other")
-    return samples
-
-
-_Reader = Callable[[Any], Any]
-
-
-def _fields(readers: Mapping[str, _Reader], data: Any, where: str) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise BadAnswerError(f"{where} is not an object")
-    if set(data) != set(readers):
-        wrong = ", ".join(sorted(set(data) ^ set(readers)))
-        raise BadAnswerError(f"{where} has missing or unknown fields: {wrong}")
-    return {name: _field(read, data[name], f"{where}.{name}") for name, read in readers.items()}
-
-
-def _field(read: _Reader, value: Any, where: str) -> Any:
-    try:
-        return read(value)
-    except (TypeError, ValueError) as error:
-        raise BadAnswerError(f"{where}: {error}") from error
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError("must be text")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError("must be a number")
-    if not math.isfinite(value):
-        raise ValueError("must be finite")
-    return float(value)
-
-
-def _amount(value: Any) -> float:
-    amount = _number(value)
-    if amount < 0:
-        raise ValueError("must not be negative")
-    return amount
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError("must be a whole number")
-    if value < 0:
-        raise ValueError("must not be negative")
-    return value
-
-
-def _optional(read: _Reader) -> _Reader:
-    return lambda value: None if value is None else read(value)
-
-
-def _tuple_of(read: _Reader) -> _Reader:
-    def read_all(value: Any) -> tuple[Any, ...]:
-        if not isinstance(value, list):
-            raise TypeError("must be a list")
-        return tuple(read(item) for item in value)
-
-    return read_all
-
-
-def _power(value: Any) -> PowerReading:
-    return PowerReading(**_fields(_POWER, value, "power"))
-
-
-_FAILURE: Mapping[str, _Reader] = {"kind": FailureKind, "message": _text}
-_POWER: Mapping[str, _Reader] = {
-    "source": _text,
-    "scope": _text,
-    "kind": _text,
-    "energy_joules": _amount,
-    "window_seconds": _amount,
-    "inferences": _count,
-    "idle_watts": _optional(_amount),
-}
-_MEASURED: Mapping[str, _Reader] = {
-    "protocol": _text,
-    "runtime": _text,
-    "runtime_library": _text,
-    "runtime_version": _text,
-    "threads": _count,
-    "latency_seconds": _tuple_of(_amount),
-    "runs_per_sample": _count,
-    "warmup_runs": _count,
-    "load_seconds": _amount,
-    "first_inference_seconds": _amount,
-    "base_rss_bytes": _count,
-    "load_rss_bytes": _count,
-    "peak_rss_bytes": _count,
-    "power": _optional(_power),
-    "power_absent_because": _text,
-    "temperature_start_celsius": _optional(_number),
-    "temperature_end_celsius": _optional(_number),
-    "governor": _optional(_text),
-    "load_average_start": _amount,
-    "runtime_options": _tuple_of(_text),
-    "cpu_seconds": _optional(_amount),
-}
+Outcome = Union[MeasuredSamples, VerifiedOutputs, Profile, ProbeResult, Failure]

@@ -1,6 +1,6 @@
-"""The child process: one measurement, or one probe of a runtime, and one line of JSON.
+"""The child process: one piece of work and one line of JSON.
 
-    worker measure REQUEST     REQUEST is the JSON of a device_agent.work.Request
+    worker measure|energy|verify|profile|reference REQUEST     REQUEST: device_agent.requests
     worker probe RUNTIME
 
 A crash here is a result, not the agent's end.
@@ -9,199 +9,332 @@ A crash here is a result, not the agent's end.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gc
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from typing import Callable
+from typing import Any, Callable
 
-from device_agent import system
+from device_agent.codec import from_json, to_tagged_json
 from device_agent.confine import confine, forbid_core_dumps
-from device_agent.errors import (
-    AgentError,
-    ModelRejectedError,
-    NoRuntimeError,
-    ResourceError,
-    SensorUnavailableError,
+from device_agent.errors import AgentError, ModelRejectedError, NoRuntimeError, ResourceError
+from device_agent.instruments import LIVE, Instruments
+from device_agent.measuring import MAX_SAMPLES, Share, time_alone, time_blocks, warm_up
+from device_agent.requests import (
+    Answer,
+    EnergyPhases,
+    EnergyRequest,
+    MeasuredProcess,
+    MeasureRequest,
+    ProfileRequest,
+    ReferenceRequest,
+    Request,
+    RuntimeSetup,
+    VerifiedFile,
+    VerifyRequest,
 )
-from device_agent.measuring import MAX_SAMPLES, Clock, TimeBudget, time_runs
-from device_agent.model_scan import scan_file
 from device_agent.runtimes.base import LoadedModel, Runtime, RuntimeFacts
-from device_agent.runtimes.catalogue import LIBRARIES, open_runtime
-from device_agent.sensors.memory import MemoryReader, ProcessMemory
-from device_agent.sensors.power import (
-    BUSY_SECONDS,
-    IDLE_SECONDS,
-    SOURCES,
-    Opener,
-    measure_power,
-    open_power_source,
-)
-from device_agent.sensors.thermal import cpu_temperature_celsius
+from device_agent.runtimes.catalogue import LIBRARIES
 from device_agent.work import (
-    PROTOCOL,
     Failure,
     FailureKind,
-    MeasuredSamples,
-    MeasureSpec,
-    Outcome,
-    PowerReading,
-    Request,
-    outcome_to_json,
+    Memory,
+    ModelRun,
+    Phase,
+    PhaseKind,
+    ProcessRun,
+    Profile,
+    ReferenceRun,
 )
 
 _NANO = 1e-9
 _SEED = 20_240_229
+# The peak of a model's memory is reached in its first runs.
+_RUNS_TO_PEAK, _PEAK_SHARE = 3, 0.1  # where they fit in that share of the budget
+_OVERHEAD_SAMPLES = 20
+_REFERENCE_SAMPLES, _REFERENCE_WARMUP_RUNS, _CANARIES = 30, 20, 5
 _KINDS = {
     ModelRejectedError: FailureKind.MODEL_REJECTED,
     NoRuntimeError: FailureKind.NO_RUNTIME,
     ResourceError: FailureKind.RESOURCE,
 }
+_NO_ROOM = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 
 
-@dataclasses.dataclass(frozen=True)
-class Instruments:
-    """What a measurement reads; clocks count nanoseconds."""
-
-    clock: Clock = time.perf_counter_ns
-    cpu_clock: Clock = time.process_time_ns
-    memory: MemoryReader = dataclasses.field(default_factory=ProcessMemory)
-    power_sources: Mapping[str, Opener] = dataclasses.field(default_factory=lambda: SOURCES)
-    sleep: Callable[[float], None] = time.sleep
-    roots: system.Roots = system.LIVE
-
-
-def main(
-    argv: Sequence[str] | None = None,
-    *,
-    clock: Clock = time.perf_counter_ns,
-    cpu_clock: Clock = time.process_time_ns,
-    memory: MemoryReader | None = None,
-) -> int:
+def main(argv: Sequence[str] | None = None, instruments: Instruments = LIVE) -> int:
     """Do what the arguments say and write the answer to the original standard output.
 
     Returns the exit status. Raises BadAnswerError for a request that cannot be read and
-    SensorUnavailableError where the memory reader fails.
+    SensorUnavailableError where the memory of this process cannot be read.
     """
     answer = _take_stdout()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if len(arguments) != 2 or arguments[0] not in ("measure", "probe"):
-        sys.stderr.write("usage: worker measure REQUEST | worker probe RUNTIME\n")
+    if len(arguments) != 2 or arguments[0] not in (*_TASKS, "probe"):
+        sys.stderr.write(f"usage: worker {'|'.join(_TASKS)} REQUEST | worker probe RUNTIME\n")
         return 2
     if arguments[0] == "probe":
         forbid_core_dumps()
-        line = json.dumps(dataclasses.asdict(probe(arguments[1])))
+        line = json.dumps(dataclasses.asdict(probe(arguments[1], instruments)))
     else:
-        request = Request.from_json(arguments[1])
-        confine(address_space_bytes=request.address_space_bytes, parent_pid=request.parent_pid)
-        # The collector runs at moments of its own choice, which must not fall into a sample.
-        gc.disable()
-        instruments = Instruments(clock, cpu_clock, memory or ProcessMemory())
-        line = outcome_to_json(attempt(request, instruments))
+        request_class, task = _TASKS[arguments[0]]
+        request = from_json(request_class, arguments[1])
+        line = to_tagged_json(_confined(request, task, instruments))
     with os.fdopen(answer, "w", encoding="utf-8") as stream:
         stream.write(line + "\n")
     return 0
 
 
-def probe(name: str) -> RuntimeFacts:
+def probe(name: str, instruments: Instruments = LIVE) -> RuntimeFacts:
     """Import the runtime and run a tiny model; what does not work says why."""
     library = LIBRARIES.get(name, "")
     version = _installed_version(library)
     try:
-        runtime = open_runtime(name)
+        runtime = instruments.open_runtime(name)
         runtime.self_test()
     except NoRuntimeError as error:
         return RuntimeFacts(name, library, version, works=False, why_not=str(error))
     return RuntimeFacts(name, runtime.library, runtime.version, works=True, why_not="")
 
 
-def attempt(request: Request, instruments: Instruments) -> Outcome:
-    """Measure, or say as a Failure why there is nothing to measure."""
+def attempt(request: Request, instruments: Instruments = LIVE) -> Answer:
+    """Do what a request asks, or say as a Failure why it cannot be done."""
+    task = next(do for known, do in _TASKS.values() if known is type(request))
+    return _answer(lambda: task(request, instruments))
+
+
+def _confined(
+    request: Any, task: Callable[[Any, Instruments], Answer], tools: Instruments
+) -> Answer:
+    def work() -> Answer:
+        confine(request.confinement)
+        # The collector runs at moments of its own choice, which must not fall into a sample.
+        gc.disable()
+        return task(request, tools)
+
+    return _answer(work)
+
+
+def _answer(work: Callable[[], Answer]) -> Answer:
     try:
-        return _measure(request, instruments)
+        return work()
     except MemoryError:
         return Failure(FailureKind.RESOURCE, "the model needs more memory than it may have")
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        return Failure(FailureKind.RESOURCE, f"the worker hit a limit: {error.strerror}")
     except tuple(_KINDS) as error:
         return Failure(_KINDS[type(error)], str(error))
 
 
-def _measure(request: Request, instruments: Instruments) -> MeasuredSamples:
-    spec, clock, memory = request.spec, instruments.clock, instruments.memory
-    budget = TimeBudget(clock(), spec.timeout_seconds)
-    _check(spec)
-    scan_file(request.model_path)
-    runtime = open_runtime(spec.runtime)
-    temperature_start = cpu_temperature_celsius(instruments.roots.sys)
-    load_average = system.read_load_average(instruments.roots)
-    base_rss = memory.rss_bytes()
-    model, load_seconds = _load(runtime, request, clock)
-    load_rss = memory.rss_bytes()
-    model.make_inputs(_SEED)
-    started = clock()
-    model.run()
-    first_inference_seconds = (clock() - started) * _NANO
-    timings = time_runs(
-        model.run, spec, clock=clock, cpu_clock=instruments.cpu_clock, budget=budget
+def _measure(request: MeasureRequest, tools: Instruments) -> MeasuredProcess:
+    _check(request)
+    runtime = tools.open_runtime(request.run.runtime)
+    # Before the base, so that what the scan holds is not counted as the model's.
+    runtime.scan(request.model_path)
+    base = tools.memory.now()
+    model, load_seconds = _load(runtime, request, tools)
+    loaded = tools.memory.now()
+    model.make_inputs(_SEED, request.run.input_shapes)
+    first_inference_seconds = _seconds(model.run, tools)
+    peak_runs = _run_to_peak(model, tools, request.budget_seconds * _PEAK_SHARE)
+    used = tools.memory.now()
+    memory = Memory(
+        base_rss_bytes=base.rss_bytes,
+        load_rss_bytes=loaded.rss_bytes,
+        peak_rss_bytes=tools.memory.peak_rss_bytes(),
+        uss_bytes=used.uss_bytes,
+        pss_bytes=used.pss_bytes,
+        base_uss_bytes=base.uss_bytes,
     )
-    peak_rss = memory.peak_rss_bytes()
-    temperature_end = cpu_temperature_celsius(instruments.roots.sys)
-    power, power_absent_because = _power(model, instruments, budget, max(timings.latency_seconds))
-    return MeasuredSamples(
-        protocol=spec.protocol,
-        runtime=spec.runtime,
-        runtime_library=runtime.library,
-        runtime_version=runtime.version,
-        threads=spec.threads,
-        latency_seconds=timings.latency_seconds,
-        runs_per_sample=timings.runs_per_sample,
-        warmup_runs=timings.warmup_runs,
+    # What follows holds memory that is not the model's.
+    reference = _reference(runtime)
+    overhead = _call_overhead_seconds(runtime, tools)
+    share = Share(request.plan, request.min_samples, request.budget_seconds, tools.clock())
+    warmup = warm_up(model.run, share, tools.clock)
+    blocks = time_blocks(
+        model.run,
+        reference.run,
+        share,
+        warmup.runs_per_sample,
+        instruments=tools,
+        cpus=request.confinement.cpus,
+    )
+    run = ProcessRun(
+        memory=memory,
         load_seconds=load_seconds,
         first_inference_seconds=first_inference_seconds,
-        base_rss_bytes=base_rss,
-        load_rss_bytes=load_rss,
-        peak_rss_bytes=peak_rss,
-        power=power,
-        power_absent_because=power_absent_because,
-        temperature_start_celsius=temperature_start,
-        temperature_end_celsius=temperature_end,
-        governor=system.read_governor(instruments.roots),
-        load_average_start=load_average,
-        runtime_options=model.options,
-        cpu_seconds=timings.cpu_seconds,
+        warmup_runs=peak_runs + warmup.runs,
+        steady=warmup.steady,
+        runs_per_sample=warmup.runs_per_sample,
+        call_overhead_seconds=overhead,
+        blocks=blocks,
+    )
+    return MeasuredProcess(_setup(runtime, model), run)
+
+
+def _run_to_peak(model: LoadedModel, tools: Instruments, seconds: float) -> int:
+    """Run until memory has reached its peak, or the seconds are over; how many runs it took."""
+    until = tools.clock() + int(seconds / _NANO)
+    runs = 0
+    while runs < _RUNS_TO_PEAK and tools.clock() < until:
+        model.run()
+        runs += 1
+    return runs
+
+
+def _energy(request: EnergyRequest, tools: Instruments) -> EnergyPhases:
+    from device_agent.energy import run_phases
+
+    runtime = tools.open_runtime(request.run.runtime)
+    model, _ = _load(runtime, request, tools)
+    model.make_inputs(_SEED, request.run.input_shapes)
+    model.run()
+    loaded_ns = 0
+
+    def load(seconds: float) -> None:
+        nonlocal loaded_ns
+        before = tools.process_clock()
+        tools.load(seconds)
+        loaded_ns += tools.process_clock() - before
+
+    started_ns = tools.process_clock()
+    phases = run_phases(
+        model.run,
+        windows=request.windows,
+        window_seconds=request.window_seconds,
+        paced_hertz=request.paced_hertz,
+        clock=tools.monotonic_seconds,
+        sleep=tools.sleep,
+        load=load,
+    )
+    used_ns = tools.process_clock() - started_ns - loaded_ns
+    return EnergyPhases(phases, _cpu_utilisation(phases, used_ns * _NANO))
+
+
+def _cpu_utilisation(phases: Sequence[Phase], cpu_seconds: float) -> float:
+    """Share of all cores' time that the model took in the busy windows.
+
+    `cpu_seconds` are those of all inferences, busy or paced: reading a clock at each of them
+    would itself need energy.
+    """
+    busy = [phase for phase in phases if phase.kind is PhaseKind.BUSY]
+    lasted = sum(p.ended_monotonic_seconds - p.started_monotonic_seconds for p in busy)
+    inferences = sum(phase.inferences for phase in phases)
+    if not inferences or lasted <= 0:
+        return 0.0
+    part = sum(phase.inferences for phase in busy) / inferences
+    return max(0.0, cpu_seconds) * part / (lasted * (os.cpu_count() or 1))
+
+
+def _verify(request: VerifyRequest, tools: Instruments) -> VerifiedFile:
+    from device_agent.runtimes.verifying import verify
+
+    runtime = tools.open_runtime(request.run.runtime)
+    model, _ = _load(runtime, request, tools)
+    examples = verify(model, request.inputs_path, request.outputs_path)
+    return VerifiedFile(_setup(runtime, model), examples)
+
+
+def _profile(request: ProfileRequest, tools: Instruments) -> Profile:
+    runtime = tools.open_runtime(request.run.runtime)
+    # Loaded as a measurement loads it, for the options; the profiled session is another one.
+    model, _ = _load(runtime, request, tools)
+    options = model.options
+    del model
+    run_seconds, operators = runtime.profile(
+        request.model_path, request.run, runs=request.runs, scratch=request.scratch_folder
+    )
+    return Profile(
+        runtime=request.run.runtime,
+        runtime_library=runtime.library,
+        runtime_version=runtime.version,
+        threads=request.run.threads,
+        runtime_options=options,
+        runs=request.runs,
+        run_seconds=run_seconds,
+        operators=operators,
     )
 
 
-def _check(spec: MeasureSpec) -> None:
-    if spec.protocol != PROTOCOL:
-        raise NoRuntimeError(
-            f"this agent measures by {PROTOCOL}, not by {spec.protocol}: update the agent"
+def _reference_run(request: ReferenceRequest, tools: Instruments) -> ReferenceRun:
+    runtime = tools.open_runtime(request.runtime)
+    reference = _reference(runtime)
+    for _ in range(_REFERENCE_WARMUP_RUNS):
+        reference.run()
+    canaries = tuple(tools.canary(tools.clock) for _ in range(_CANARIES))
+    samples = time_alone(reference.run, _REFERENCE_SAMPLES, tools)
+    return ReferenceRun(
+        runtime=request.runtime,
+        runtime_library=runtime.library,
+        runtime_version=runtime.version,
+        latency_seconds=tuple(wall for wall, _ in samples),
+        cpu_seconds=tuple(cpu for _, cpu in samples),
+        canary_seconds=canaries,
+    )
+
+
+_TASKS: Mapping[str, tuple[type[Any], Callable[[Any, Instruments], Answer]]] = {
+    "measure": (MeasureRequest, _measure),
+    "energy": (EnergyRequest, _energy),
+    "verify": (VerifyRequest, _verify),
+    "profile": (ProfileRequest, _profile),
+    "reference": (ReferenceRequest, _reference_run),
+}
+
+
+def _check(request: MeasureRequest) -> None:
+    processes = request.plan.processes
+    if processes < 1:
+        raise ResourceError(f"a model is measured in one process at least, not in {processes}")
+    if request.min_samples * processes > MAX_SAMPLES:
+        raise ResourceError(
+            f"{request.min_samples * processes} samples are too many: at most {MAX_SAMPLES}"
         )
-    if spec.threads < 1:
-        raise ResourceError(f"a model runs on at least one thread, not on {spec.threads}")
-    if spec.min_samples > MAX_SAMPLES:
-        raise ResourceError(f"{spec.min_samples} samples are too many: at most {MAX_SAMPLES}")
 
 
-def _load(runtime: Runtime, request: Request, clock: Clock) -> tuple[LoadedModel, float]:
-    started = clock()
-    model = runtime.load(request.model_path, request.spec.threads)
-    return model, (clock() - started) * _NANO
+def _load(runtime: Runtime, request: Any, tools: Instruments) -> tuple[LoadedModel, float]:
+    """The model of a request, scanned first, and the seconds that loading it took."""
+    if request.run.threads < 1:
+        raise ResourceError(f"a model runs on at least one thread, not on {request.run.threads}")
+    runtime.scan(request.model_path)
+    started = tools.clock()
+    model = runtime.load(request.model_path, request.run)
+    return model, (tools.clock() - started) * _NANO
 
 
-def _power(
-    model: LoadedModel, instruments: Instruments, budget: TimeBudget, longest_run_seconds: float
-) -> tuple[PowerReading | None, str]:
+def _reference(runtime: Runtime) -> LoadedModel:
+    """The model that is shipped with the agent. Where it fails the runtime is broken, not the
+    model that a job is about.
+    """
+    path = runtime.reference_path
     try:
-        sensor = open_power_source(instruments.power_sources)
-        needed = IDLE_SECONDS + BUSY_SECONDS + 2 * longest_run_seconds
-        if budget.left_seconds(instruments.clock()) < needed:
-            return None, f"the job's timeout leaves less than the {needed:.1f} s that power takes"
-        reading = measure_power(model.run, sensor, clock=instruments.clock, sleep=instruments.sleep)
-    except SensorUnavailableError as error:
-        return None, str(error)
-    return reading, ""
+        model = runtime.load(path, ModelRun("", 0, runtime.name, threads=1))
+        model.make_inputs(_SEED)
+        model.run()
+    except ModelRejectedError as error:
+        raise NoRuntimeError(f"the reference model {path.name} does not run: {error}") from error
+    return model
+
+
+def _call_overhead_seconds(runtime: Runtime, tools: Instruments) -> float:
+    """The median run of a model that computes almost nothing."""
+    tiny = runtime.load_tiny()
+    tiny.make_inputs(_SEED)
+    walls = sorted(wall for wall, _ in time_alone(tiny.run, _OVERHEAD_SAMPLES, tools))
+    return walls[len(walls) // 2]
+
+
+def _seconds(run: Callable[[], None], tools: Instruments) -> float:
+    started = tools.clock()
+    run()
+    return (tools.clock() - started) * _NANO
+
+
+def _setup(runtime: Runtime, model: LoadedModel) -> RuntimeSetup:
+    return RuntimeSetup(runtime.library, runtime.version, model.options)
 
 
 def _installed_version(library: str) -> str:

@@ -138,6 +138,22 @@ class FinalistsConfig(Section):
     )
 
 
+Preset = Literal["quick", "standard", "thorough"]
+
+
+class MeasuringConfig(Section):
+    """How carefully devices measure: `genba measure --preset` knows the same words."""
+
+    search: Preset = Field("quick", description="For candidates, of which there are many.")
+    finalists: Preset = Field("standard", description="For finalists, whose figures are quoted.")
+    on_busy: Literal["flag", "refuse"] = Field(
+        "flag",
+        description="What a device does that other programs keep busy: measure and say so in the "
+        "verdict, or wait until it is quiet.",
+    )
+    energy: bool = Field(False, description="Measure the energy of finalists too: minutes each.")
+
+
 class StudyConfig(Section):
     """One search from start to end."""
 
@@ -150,6 +166,7 @@ class StudyConfig(Section):
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig = BudgetConfig()
     finalists: FinalistsConfig = FinalistsConfig()
+    measuring: MeasuringConfig = MeasuringConfig()
 
     @model_validator(mode="after")
     def _devices_are_named_once(self) -> Self:

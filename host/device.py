@@ -61,3 +61,11 @@ class Device:
     last_seen_at: datetime | None = None
     agent_version: str | None = None
     facts: DeviceFacts | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class MeterBinding:
+    """A meter on the plant's network that measures one device's supply."""
+
+    url: str
+    options: dict[str, str] = field(default_factory=dict, repr=False)  # may hold a password

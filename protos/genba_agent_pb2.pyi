@@ -345,13 +345,22 @@ class Lease(google.protobuf.message.Message):
     JOB_ID_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
     LEASE_SECONDS_FIELD_NUMBER: builtins.int
-    SPEC_FIELD_NUMBER: builtins.int
+    MEASURE_FIELD_NUMBER: builtins.int
+    VERIFY_FIELD_NUMBER: builtins.int
+    PROFILE_FIELD_NUMBER: builtins.int
+    PROBE_FIELD_NUMBER: builtins.int
     lease_id: builtins.str
     job_id: builtins.str
     attempt: builtins.int
     lease_seconds: builtins.float
     @property
-    def spec(self) -> global___MeasureSpec: ...
+    def measure(self) -> global___MeasureSpec: ...
+    @property
+    def verify(self) -> global___VerifySpec: ...
+    @property
+    def profile(self) -> global___ProfileSpec: ...
+    @property
+    def probe(self) -> global___ProbeSpec: ...
     def __init__(
         self,
         *,
@@ -359,56 +368,286 @@ class Lease(google.protobuf.message.Message):
         job_id: builtins.str = ...,
         attempt: builtins.int = ...,
         lease_seconds: builtins.float = ...,
-        spec: global___MeasureSpec | None = ...,
+        measure: global___MeasureSpec | None = ...,
+        verify: global___VerifySpec | None = ...,
+        profile: global___ProfileSpec | None = ...,
+        probe: global___ProbeSpec | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["attempt", b"attempt", "job_id", b"job_id", "lease_id", b"lease_id", "lease_seconds", b"lease_seconds", "spec", b"spec"]) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["measure", b"measure", "probe", b"probe", "profile", b"profile", "task", b"task", "verify", b"verify"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["attempt", b"attempt", "job_id", b"job_id", "lease_id", b"lease_id", "lease_seconds", b"lease_seconds", "measure", b"measure", "probe", b"probe", "profile", b"profile", "task", b"task", "verify", b"verify"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["task", b"task"]) -> typing_extensions.Literal["measure", "verify", "profile", "probe"] | None: ...
 
 global___Lease = Lease
+
+@typing_extensions.final
+class ModelRun(google.protobuf.message.Message):
+    """One model, and how a runtime is set up for it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MODEL_SHA256_FIELD_NUMBER: builtins.int
+    MODEL_SIZE_BYTES_FIELD_NUMBER: builtins.int
+    RUNTIME_FIELD_NUMBER: builtins.int
+    THREADS_FIELD_NUMBER: builtins.int
+    INPUT_SHAPES_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    model_sha256: builtins.str
+    model_size_bytes: builtins.int
+    runtime: builtins.str
+    threads: builtins.int
+    @property
+    def input_shapes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___InputShape]:
+        """overrides, for inputs without a fixed shape"""
+    @property
+    def options(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """"name=value", e.g. "xnnpack=0" """
+    def __init__(
+        self,
+        *,
+        model_sha256: builtins.str = ...,
+        model_size_bytes: builtins.int = ...,
+        runtime: builtins.str = ...,
+        threads: builtins.int = ...,
+        input_shapes: collections.abc.Iterable[global___InputShape] | None = ...,
+        options: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["input_shapes", b"input_shapes", "model_sha256", b"model_sha256", "model_size_bytes", b"model_size_bytes", "options", b"options", "runtime", b"runtime", "threads", b"threads"]) -> None: ...
+
+global___ModelRun = ModelRun
+
+@typing_extensions.final
+class InputShape(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SIZES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    @property
+    def sizes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        sizes: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["name", b"name", "sizes", b"sizes"]) -> None: ...
+
+global___InputShape = InputShape
+
+@typing_extensions.final
+class Readiness(google.protobuf.message.Message):
+    """When a device is ready to be measured."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OBSERVE_SECONDS_FIELD_NUMBER: builtins.int
+    MAX_FOREIGN_CPU_FIELD_NUMBER: builtins.int
+    MIN_FREE_RAM_BYTES_FIELD_NUMBER: builtins.int
+    MAX_START_CELSIUS_FIELD_NUMBER: builtins.int
+    WAIT_SECONDS_FIELD_NUMBER: builtins.int
+    MEASURE_WHEN_BUSY_FIELD_NUMBER: builtins.int
+    observe_seconds: builtins.float
+    max_foreign_cpu: builtins.float
+    """CPU time of others, as a share of all cores"""
+    min_free_ram_bytes: builtins.int
+    max_start_celsius: builtins.float
+    wait_seconds: builtins.float
+    """how long to wait for the device to become ready"""
+    measure_when_busy: builtins.bool
+    """else a busy device is NOT_READY; other reasons always refuse"""
+    def __init__(
+        self,
+        *,
+        observe_seconds: builtins.float = ...,
+        max_foreign_cpu: builtins.float = ...,
+        min_free_ram_bytes: builtins.int = ...,
+        max_start_celsius: builtins.float | None = ...,
+        wait_seconds: builtins.float = ...,
+        measure_when_busy: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_max_start_celsius", b"_max_start_celsius", "max_start_celsius", b"max_start_celsius"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_max_start_celsius", b"_max_start_celsius", "max_foreign_cpu", b"max_foreign_cpu", "max_start_celsius", b"max_start_celsius", "measure_when_busy", b"measure_when_busy", "min_free_ram_bytes", b"min_free_ram_bytes", "observe_seconds", b"observe_seconds", "wait_seconds", b"wait_seconds"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_max_start_celsius", b"_max_start_celsius"]) -> typing_extensions.Literal["max_start_celsius"] | None: ...
+
+global___Readiness = Readiness
+
+@typing_extensions.final
+class Plan(google.protobuf.message.Message):
+    """How samples are taken."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROCESSES_FIELD_NUMBER: builtins.int
+    WARMUP_RUNS_FIELD_NUMBER: builtins.int
+    WARMUP_SECONDS_FIELD_NUMBER: builtins.int
+    MIN_BLOCKS_FIELD_NUMBER: builtins.int
+    BLOCK_RUNS_FIELD_NUMBER: builtins.int
+    BLOCK_SECONDS_FIELD_NUMBER: builtins.int
+    MIN_SAMPLES_FIELD_NUMBER: builtins.int
+    HALF_WIDTH_FIELD_NUMBER: builtins.int
+    BUDGET_SECONDS_FIELD_NUMBER: builtins.int
+    ENERGY_WINDOWS_FIELD_NUMBER: builtins.int
+    ENERGY_WINDOW_SECONDS_FIELD_NUMBER: builtins.int
+    PACED_HERTZ_FIELD_NUMBER: builtins.int
+    processes: builtins.int
+    """fresh ones, one after the other"""
+    warmup_runs: builtins.int
+    warmup_seconds: builtins.float
+    min_blocks: builtins.int
+    block_runs: builtins.int
+    """a block ends after so many samples ..."""
+    block_seconds: builtins.float
+    """... or after so many seconds"""
+    min_samples: builtins.int
+    """over all processes"""
+    half_width: builtins.float
+    """of the 95 % interval of the median, relative"""
+    budget_seconds: builtins.float
+    """of all processes together"""
+    energy_windows: builtins.int
+    """0: no energy"""
+    energy_window_seconds: builtins.float
+    paced_hertz: builtins.float
+    def __init__(
+        self,
+        *,
+        processes: builtins.int = ...,
+        warmup_runs: builtins.int = ...,
+        warmup_seconds: builtins.float = ...,
+        min_blocks: builtins.int = ...,
+        block_runs: builtins.int = ...,
+        block_seconds: builtins.float = ...,
+        min_samples: builtins.int = ...,
+        half_width: builtins.float = ...,
+        budget_seconds: builtins.float = ...,
+        energy_windows: builtins.int = ...,
+        energy_window_seconds: builtins.float = ...,
+        paced_hertz: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_paced_hertz", b"_paced_hertz", "paced_hertz", b"paced_hertz"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_paced_hertz", b"_paced_hertz", "block_runs", b"block_runs", "block_seconds", b"block_seconds", "budget_seconds", b"budget_seconds", "energy_window_seconds", b"energy_window_seconds", "energy_windows", b"energy_windows", "half_width", b"half_width", "min_blocks", b"min_blocks", "min_samples", b"min_samples", "paced_hertz", b"paced_hertz", "processes", b"processes", "warmup_runs", b"warmup_runs", "warmup_seconds", b"warmup_seconds"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_paced_hertz", b"_paced_hertz"]) -> typing_extensions.Literal["paced_hertz"] | None: ...
+
+global___Plan = Plan
 
 @typing_extensions.final
 class MeasureSpec(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PROTOCOL_FIELD_NUMBER: builtins.int
-    RUNTIME_FIELD_NUMBER: builtins.int
-    MODEL_SHA256_FIELD_NUMBER: builtins.int
-    MODEL_SIZE_BYTES_FIELD_NUMBER: builtins.int
-    THREADS_FIELD_NUMBER: builtins.int
-    WARMUP_RUNS_FIELD_NUMBER: builtins.int
-    WARMUP_SECONDS_FIELD_NUMBER: builtins.int
-    MIN_SAMPLES_FIELD_NUMBER: builtins.int
-    MIN_SECONDS_FIELD_NUMBER: builtins.int
+    RUN_FIELD_NUMBER: builtins.int
+    READINESS_FIELD_NUMBER: builtins.int
+    PLAN_FIELD_NUMBER: builtins.int
     TIMEOUT_SECONDS_FIELD_NUMBER: builtins.int
     protocol: builtins.str
-    """name of the measuring protocol, e.g. "genba-measure/1" """
-    runtime: builtins.str
-    model_sha256: builtins.str
-    model_size_bytes: builtins.int
-    threads: builtins.int
-    warmup_runs: builtins.int
-    warmup_seconds: builtins.float
-    min_samples: builtins.int
-    min_seconds: builtins.float
+    """name of the measuring protocol"""
+    @property
+    def run(self) -> global___ModelRun: ...
+    @property
+    def readiness(self) -> global___Readiness: ...
+    @property
+    def plan(self) -> global___Plan: ...
     timeout_seconds: builtins.float
-    """of the whole worker process"""
+    """of the whole job on the device, waiting included"""
     def __init__(
         self,
         *,
         protocol: builtins.str = ...,
-        runtime: builtins.str = ...,
-        model_sha256: builtins.str = ...,
-        model_size_bytes: builtins.int = ...,
-        threads: builtins.int = ...,
-        warmup_runs: builtins.int = ...,
-        warmup_seconds: builtins.float = ...,
-        min_samples: builtins.int = ...,
-        min_seconds: builtins.float = ...,
+        run: global___ModelRun | None = ...,
+        readiness: global___Readiness | None = ...,
+        plan: global___Plan | None = ...,
         timeout_seconds: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing_extensions.Literal["min_samples", b"min_samples", "min_seconds", b"min_seconds", "model_sha256", b"model_sha256", "model_size_bytes", b"model_size_bytes", "protocol", b"protocol", "runtime", b"runtime", "threads", b"threads", "timeout_seconds", b"timeout_seconds", "warmup_runs", b"warmup_runs", "warmup_seconds", b"warmup_seconds"]) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["plan", b"plan", "readiness", b"readiness", "run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["plan", b"plan", "protocol", b"protocol", "readiness", b"readiness", "run", b"run", "timeout_seconds", b"timeout_seconds"]) -> None: ...
 
 global___MeasureSpec = MeasureSpec
+
+@typing_extensions.final
+class VerifySpec(google.protobuf.message.Message):
+    """Run the model on real inputs and send the outputs back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: builtins.int
+    RUN_FIELD_NUMBER: builtins.int
+    INPUTS_SHA256_FIELD_NUMBER: builtins.int
+    INPUTS_SIZE_BYTES_FIELD_NUMBER: builtins.int
+    MAX_OUTPUT_BYTES_FIELD_NUMBER: builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: builtins.int
+    protocol: builtins.str
+    @property
+    def run(self) -> global___ModelRun: ...
+    inputs_sha256: builtins.str
+    """an .npz with one array for each input, examples along axis 0"""
+    inputs_size_bytes: builtins.int
+    max_output_bytes: builtins.int
+    timeout_seconds: builtins.float
+    def __init__(
+        self,
+        *,
+        protocol: builtins.str = ...,
+        run: global___ModelRun | None = ...,
+        inputs_sha256: builtins.str = ...,
+        inputs_size_bytes: builtins.int = ...,
+        max_output_bytes: builtins.int = ...,
+        timeout_seconds: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["inputs_sha256", b"inputs_sha256", "inputs_size_bytes", b"inputs_size_bytes", "max_output_bytes", b"max_output_bytes", "protocol", b"protocol", "run", b"run", "timeout_seconds", b"timeout_seconds"]) -> None: ...
+
+global___VerifySpec = VerifySpec
+
+@typing_extensions.final
+class ProfileSpec(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: builtins.int
+    RUN_FIELD_NUMBER: builtins.int
+    RUNS_FIELD_NUMBER: builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: builtins.int
+    protocol: builtins.str
+    @property
+    def run(self) -> global___ModelRun: ...
+    runs: builtins.int
+    timeout_seconds: builtins.float
+    def __init__(
+        self,
+        *,
+        protocol: builtins.str = ...,
+        run: global___ModelRun | None = ...,
+        runs: builtins.int = ...,
+        timeout_seconds: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["run", b"run"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["protocol", b"protocol", "run", b"run", "runs", b"runs", "timeout_seconds", b"timeout_seconds"]) -> None: ...
+
+global___ProfileSpec = ProfileSpec
+
+@typing_extensions.final
+class ProbeSpec(google.protobuf.message.Message):
+    """Preflight and the reference model on every runtime that works."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: builtins.int
+    READINESS_FIELD_NUMBER: builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: builtins.int
+    protocol: builtins.str
+    @property
+    def readiness(self) -> global___Readiness: ...
+    timeout_seconds: builtins.float
+    def __init__(
+        self,
+        *,
+        protocol: builtins.str = ...,
+        readiness: global___Readiness | None = ...,
+        timeout_seconds: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["readiness", b"readiness"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["protocol", b"protocol", "readiness", b"readiness", "timeout_seconds", b"timeout_seconds"]) -> None: ...
+
+global___ProbeSpec = ProbeSpec
 
 @typing_extensions.final
 class RenewRequest(google.protobuf.message.Message):
@@ -480,33 +719,93 @@ class Chunk(google.protobuf.message.Message):
 global___Chunk = Chunk
 
 @typing_extensions.final
+class BlobPart(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEASE_ID_FIELD_NUMBER: builtins.int
+    SHA256_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    lease_id: builtins.str
+    sha256: builtins.str
+    offset: builtins.int
+    data: builtins.bytes
+    def __init__(
+        self,
+        *,
+        lease_id: builtins.str = ...,
+        sha256: builtins.str = ...,
+        offset: builtins.int = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["data", b"data", "lease_id", b"lease_id", "offset", b"offset", "sha256", b"sha256"]) -> None: ...
+
+global___BlobPart = BlobPart
+
+@typing_extensions.final
+class WriteBlobReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    size_bytes: builtins.int
+    def __init__(
+        self,
+        *,
+        size_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["size_bytes", b"size_bytes"]) -> None: ...
+
+global___WriteBlobReply = WriteBlobReply
+
+@typing_extensions.final
 class ReportRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     JOB_ID_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: builtins.int
-    MEASURED_FIELD_NUMBER: builtins.int
     FAILURE_FIELD_NUMBER: builtins.int
+    MEASURED_FIELD_NUMBER: builtins.int
+    VERIFIED_FIELD_NUMBER: builtins.int
+    PROFILE_FIELD_NUMBER: builtins.int
+    PROBE_FIELD_NUMBER: builtins.int
+    SENT_MONOTONIC_SECONDS_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     attempt: builtins.int
     idempotency_key: builtins.str
     @property
+    def failure(self) -> global___Failure: ...
+    @property
     def measured(self) -> global___MeasuredSamples: ...
     @property
-    def failure(self) -> global___Failure: ...
+    def verified(self) -> global___VerifiedOutputs: ...
+    @property
+    def profile(self) -> global___Profile: ...
+    @property
+    def probe(self) -> global___ProbeResult: ...
+    sent_monotonic_seconds: builtins.float
+    """CLOCK_MONOTONIC of the device at the moment of sending; unset where the outcome is of an
+    earlier boot. It places the phases of an energy run on the host's clock.
+    """
     def __init__(
         self,
         *,
         job_id: builtins.str = ...,
         attempt: builtins.int = ...,
         idempotency_key: builtins.str = ...,
-        measured: global___MeasuredSamples | None = ...,
         failure: global___Failure | None = ...,
+        measured: global___MeasuredSamples | None = ...,
+        verified: global___VerifiedOutputs | None = ...,
+        profile: global___Profile | None = ...,
+        probe: global___ProbeResult | None = ...,
+        sent_monotonic_seconds: builtins.float | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["failure", b"failure", "measured", b"measured", "outcome", b"outcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["attempt", b"attempt", "failure", b"failure", "idempotency_key", b"idempotency_key", "job_id", b"job_id", "measured", b"measured", "outcome", b"outcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["outcome", b"outcome"]) -> typing_extensions.Literal["measured", "failure"] | None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_sent_monotonic_seconds", b"_sent_monotonic_seconds", "failure", b"failure", "measured", b"measured", "outcome", b"outcome", "probe", b"probe", "profile", b"profile", "sent_monotonic_seconds", b"sent_monotonic_seconds", "verified", b"verified"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_sent_monotonic_seconds", b"_sent_monotonic_seconds", "attempt", b"attempt", "failure", b"failure", "idempotency_key", b"idempotency_key", "job_id", b"job_id", "measured", b"measured", "outcome", b"outcome", "probe", b"probe", "profile", b"profile", "sent_monotonic_seconds", b"sent_monotonic_seconds", "verified", b"verified"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_sent_monotonic_seconds", b"_sent_monotonic_seconds"]) -> typing_extensions.Literal["sent_monotonic_seconds"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["outcome", b"outcome"]) -> typing_extensions.Literal["failure", "measured", "verified", "profile", "probe"] | None: ...
 
 global___ReportRequest = ReportRequest
 
@@ -521,52 +820,38 @@ class MeasuredSamples(google.protobuf.message.Message):
     RUNTIME_LIBRARY_FIELD_NUMBER: builtins.int
     RUNTIME_VERSION_FIELD_NUMBER: builtins.int
     THREADS_FIELD_NUMBER: builtins.int
-    LATENCY_SECONDS_FIELD_NUMBER: builtins.int
-    RUNS_PER_SAMPLE_FIELD_NUMBER: builtins.int
-    WARMUP_RUNS_FIELD_NUMBER: builtins.int
-    LOAD_SECONDS_FIELD_NUMBER: builtins.int
-    FIRST_INFERENCE_SECONDS_FIELD_NUMBER: builtins.int
-    BASE_RSS_BYTES_FIELD_NUMBER: builtins.int
-    LOAD_RSS_BYTES_FIELD_NUMBER: builtins.int
-    PEAK_RSS_BYTES_FIELD_NUMBER: builtins.int
-    POWER_FIELD_NUMBER: builtins.int
-    POWER_ABSENT_BECAUSE_FIELD_NUMBER: builtins.int
-    TEMPERATURE_START_CELSIUS_FIELD_NUMBER: builtins.int
-    TEMPERATURE_END_CELSIUS_FIELD_NUMBER: builtins.int
+    RUNTIME_OPTIONS_FIELD_NUMBER: builtins.int
+    CPUS_FIELD_NUMBER: builtins.int
+    PREFLIGHT_FIELD_NUMBER: builtins.int
+    PROCESSES_FIELD_NUMBER: builtins.int
+    THERMAL_FIELD_NUMBER: builtins.int
     GOVERNOR_FIELD_NUMBER: builtins.int
     LOAD_AVERAGE_START_FIELD_NUMBER: builtins.int
-    RUNTIME_OPTIONS_FIELD_NUMBER: builtins.int
-    CPU_SECONDS_FIELD_NUMBER: builtins.int
+    ENERGY_FIELD_NUMBER: builtins.int
+    ENERGY_ABSENT_BECAUSE_FIELD_NUMBER: builtins.int
     protocol: builtins.str
     runtime: builtins.str
     runtime_library: builtins.str
     runtime_version: builtins.str
     threads: builtins.int
     @property
-    def latency_seconds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """one per sample, after warm-up, in order"""
-    runs_per_sample: builtins.int
-    """inferences inside one sample; latency is already divided"""
-    warmup_runs: builtins.int
-    load_seconds: builtins.float
-    first_inference_seconds: builtins.float
-    base_rss_bytes: builtins.int
-    """of the worker with the runtime imported, before the model"""
-    load_rss_bytes: builtins.int
-    peak_rss_bytes: builtins.int
+    def runtime_options(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """"name=value", as applied"""
     @property
-    def power(self) -> global___PowerReading: ...
-    power_absent_because: builtins.str
-    """set when power is not"""
-    temperature_start_celsius: builtins.float
-    temperature_end_celsius: builtins.float
+    def cpus(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """the cores that the workers were pinned to"""
+    @property
+    def preflight(self) -> global___Preflight: ...
+    @property
+    def processes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ProcessRun]: ...
+    @property
+    def thermal(self) -> global___Thermal: ...
     governor: builtins.str
     load_average_start: builtins.float
     @property
-    def runtime_options(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """"name=value", as applied"""
-    cpu_seconds: builtins.float
-    """of the process, over the timed samples"""
+    def energy(self) -> global___EnergyRun: ...
+    energy_absent_because: builtins.str
+    """set when energy is not"""
     def __init__(
         self,
         *,
@@ -575,77 +860,552 @@ class MeasuredSamples(google.protobuf.message.Message):
         runtime_library: builtins.str = ...,
         runtime_version: builtins.str = ...,
         threads: builtins.int = ...,
-        latency_seconds: collections.abc.Iterable[builtins.float] | None = ...,
-        runs_per_sample: builtins.int = ...,
-        warmup_runs: builtins.int = ...,
+        runtime_options: collections.abc.Iterable[builtins.str] | None = ...,
+        cpus: collections.abc.Iterable[builtins.int] | None = ...,
+        preflight: global___Preflight | None = ...,
+        processes: collections.abc.Iterable[global___ProcessRun] | None = ...,
+        thermal: global___Thermal | None = ...,
+        governor: builtins.str | None = ...,
+        load_average_start: builtins.float = ...,
+        energy: global___EnergyRun | None = ...,
+        energy_absent_because: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_energy", b"_energy", "_governor", b"_governor", "energy", b"energy", "governor", b"governor", "preflight", b"preflight", "thermal", b"thermal"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_energy", b"_energy", "_governor", b"_governor", "cpus", b"cpus", "energy", b"energy", "energy_absent_because", b"energy_absent_because", "governor", b"governor", "load_average_start", b"load_average_start", "preflight", b"preflight", "processes", b"processes", "protocol", b"protocol", "runtime", b"runtime", "runtime_library", b"runtime_library", "runtime_options", b"runtime_options", "runtime_version", b"runtime_version", "thermal", b"thermal", "threads", b"threads"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_energy", b"_energy"]) -> typing_extensions.Literal["energy"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_governor", b"_governor"]) -> typing_extensions.Literal["governor"] | None: ...
+
+global___MeasuredSamples = MeasuredSamples
+
+@typing_extensions.final
+class Preflight(google.protobuf.message.Message):
+    """The device just before the measurement."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FOREIGN_CPU_FIELD_NUMBER: builtins.int
+    SWAPPED_IN_PAGES_FIELD_NUMBER: builtins.int
+    FREE_RAM_BYTES_FIELD_NUMBER: builtins.int
+    TEMPERATURE_CELSIUS_FIELD_NUMBER: builtins.int
+    THROTTLED_FIELD_NUMBER: builtins.int
+    CANARY_SECONDS_FIELD_NUMBER: builtins.int
+    WAITED_SECONDS_FIELD_NUMBER: builtins.int
+    PROBLEMS_FIELD_NUMBER: builtins.int
+    foreign_cpu: builtins.float
+    """share of all cores"""
+    swapped_in_pages: builtins.int
+    free_ram_bytes: builtins.int
+    temperature_celsius: builtins.float
+    @property
+    def throttled(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """what limits the CPU now, e.g. "undervoltage" """
+    canary_seconds: builtins.float
+    waited_seconds: builtins.float
+    @property
+    def problems(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """that were not refused, e.g. "busy: 34 % of the CPU ..." """
+    def __init__(
+        self,
+        *,
+        foreign_cpu: builtins.float = ...,
+        swapped_in_pages: builtins.int | None = ...,
+        free_ram_bytes: builtins.int = ...,
+        temperature_celsius: builtins.float | None = ...,
+        throttled: collections.abc.Iterable[builtins.str] | None = ...,
+        canary_seconds: builtins.float = ...,
+        waited_seconds: builtins.float = ...,
+        problems: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_swapped_in_pages", b"_swapped_in_pages", "_temperature_celsius", b"_temperature_celsius", "swapped_in_pages", b"swapped_in_pages", "temperature_celsius", b"temperature_celsius"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_swapped_in_pages", b"_swapped_in_pages", "_temperature_celsius", b"_temperature_celsius", "canary_seconds", b"canary_seconds", "foreign_cpu", b"foreign_cpu", "free_ram_bytes", b"free_ram_bytes", "problems", b"problems", "swapped_in_pages", b"swapped_in_pages", "temperature_celsius", b"temperature_celsius", "throttled", b"throttled", "waited_seconds", b"waited_seconds"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_swapped_in_pages", b"_swapped_in_pages"]) -> typing_extensions.Literal["swapped_in_pages"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_temperature_celsius", b"_temperature_celsius"]) -> typing_extensions.Literal["temperature_celsius"] | None: ...
+
+global___Preflight = Preflight
+
+@typing_extensions.final
+class Thermal(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_CELSIUS_FIELD_NUMBER: builtins.int
+    END_CELSIUS_FIELD_NUMBER: builtins.int
+    MAX_CELSIUS_FIELD_NUMBER: builtins.int
+    THROTTLE_EVENTS_FIELD_NUMBER: builtins.int
+    COOLED_SECONDS_FIELD_NUMBER: builtins.int
+    THROTTLED_FIELD_NUMBER: builtins.int
+    start_celsius: builtins.float
+    end_celsius: builtins.float
+    max_celsius: builtins.float
+    throttle_events: builtins.int
+    """counted while measuring"""
+    cooled_seconds: builtins.float
+    """time spent waiting for the CPU to cool down"""
+    @property
+    def throttled(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """what limited the CPU at any moment while measuring"""
+    def __init__(
+        self,
+        *,
+        start_celsius: builtins.float | None = ...,
+        end_celsius: builtins.float | None = ...,
+        max_celsius: builtins.float | None = ...,
+        throttle_events: builtins.int | None = ...,
+        cooled_seconds: builtins.float = ...,
+        throttled: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_end_celsius", b"_end_celsius", "_max_celsius", b"_max_celsius", "_start_celsius", b"_start_celsius", "_throttle_events", b"_throttle_events", "end_celsius", b"end_celsius", "max_celsius", b"max_celsius", "start_celsius", b"start_celsius", "throttle_events", b"throttle_events"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_end_celsius", b"_end_celsius", "_max_celsius", b"_max_celsius", "_start_celsius", b"_start_celsius", "_throttle_events", b"_throttle_events", "cooled_seconds", b"cooled_seconds", "end_celsius", b"end_celsius", "max_celsius", b"max_celsius", "start_celsius", b"start_celsius", "throttle_events", b"throttle_events", "throttled", b"throttled"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_end_celsius", b"_end_celsius"]) -> typing_extensions.Literal["end_celsius"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_max_celsius", b"_max_celsius"]) -> typing_extensions.Literal["max_celsius"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_start_celsius", b"_start_celsius"]) -> typing_extensions.Literal["start_celsius"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_throttle_events", b"_throttle_events"]) -> typing_extensions.Literal["throttle_events"] | None: ...
+
+global___Thermal = Thermal
+
+@typing_extensions.final
+class ProcessRun(google.protobuf.message.Message):
+    """One fresh worker process."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MEMORY_FIELD_NUMBER: builtins.int
+    LOAD_SECONDS_FIELD_NUMBER: builtins.int
+    FIRST_INFERENCE_SECONDS_FIELD_NUMBER: builtins.int
+    WARMUP_RUNS_FIELD_NUMBER: builtins.int
+    STEADY_FIELD_NUMBER: builtins.int
+    RUNS_PER_SAMPLE_FIELD_NUMBER: builtins.int
+    BLOCKS_FIELD_NUMBER: builtins.int
+    CALL_OVERHEAD_SECONDS_FIELD_NUMBER: builtins.int
+    @property
+    def memory(self) -> global___Memory: ...
+    load_seconds: builtins.float
+    first_inference_seconds: builtins.float
+    warmup_runs: builtins.int
+    steady: builtins.bool
+    runs_per_sample: builtins.int
+    @property
+    def blocks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Block]: ...
+    call_overhead_seconds: builtins.float
+    """of the runtime's Python call, on the runtime's tiny model"""
+    def __init__(
+        self,
+        *,
+        memory: global___Memory | None = ...,
         load_seconds: builtins.float = ...,
         first_inference_seconds: builtins.float = ...,
+        warmup_runs: builtins.int = ...,
+        steady: builtins.bool = ...,
+        runs_per_sample: builtins.int = ...,
+        blocks: collections.abc.Iterable[global___Block] | None = ...,
+        call_overhead_seconds: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["memory", b"memory"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["blocks", b"blocks", "call_overhead_seconds", b"call_overhead_seconds", "first_inference_seconds", b"first_inference_seconds", "load_seconds", b"load_seconds", "memory", b"memory", "runs_per_sample", b"runs_per_sample", "steady", b"steady", "warmup_runs", b"warmup_runs"]) -> None: ...
+
+global___ProcessRun = ProcessRun
+
+@typing_extensions.final
+class Memory(google.protobuf.message.Message):
+    """Of one worker. Base: runtime imported. Loaded: model loaded. Peak: VmHWM at the end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BASE_RSS_BYTES_FIELD_NUMBER: builtins.int
+    LOAD_RSS_BYTES_FIELD_NUMBER: builtins.int
+    PEAK_RSS_BYTES_FIELD_NUMBER: builtins.int
+    USS_BYTES_FIELD_NUMBER: builtins.int
+    PSS_BYTES_FIELD_NUMBER: builtins.int
+    BASE_USS_BYTES_FIELD_NUMBER: builtins.int
+    base_rss_bytes: builtins.int
+    load_rss_bytes: builtins.int
+    peak_rss_bytes: builtins.int
+    uss_bytes: builtins.int
+    """at the end"""
+    pss_bytes: builtins.int
+    base_uss_bytes: builtins.int
+    def __init__(
+        self,
+        *,
         base_rss_bytes: builtins.int = ...,
         load_rss_bytes: builtins.int = ...,
         peak_rss_bytes: builtins.int = ...,
-        power: global___PowerReading | None = ...,
-        power_absent_because: builtins.str = ...,
+        uss_bytes: builtins.int | None = ...,
+        pss_bytes: builtins.int | None = ...,
+        base_uss_bytes: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_base_uss_bytes", b"_base_uss_bytes", "_pss_bytes", b"_pss_bytes", "_uss_bytes", b"_uss_bytes", "base_uss_bytes", b"base_uss_bytes", "pss_bytes", b"pss_bytes", "uss_bytes", b"uss_bytes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_base_uss_bytes", b"_base_uss_bytes", "_pss_bytes", b"_pss_bytes", "_uss_bytes", b"_uss_bytes", "base_rss_bytes", b"base_rss_bytes", "base_uss_bytes", b"base_uss_bytes", "load_rss_bytes", b"load_rss_bytes", "peak_rss_bytes", b"peak_rss_bytes", "pss_bytes", b"pss_bytes", "uss_bytes", b"uss_bytes"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_base_uss_bytes", b"_base_uss_bytes"]) -> typing_extensions.Literal["base_uss_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_pss_bytes", b"_pss_bytes"]) -> typing_extensions.Literal["pss_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_uss_bytes", b"_uss_bytes"]) -> typing_extensions.Literal["uss_bytes"] | None: ...
+
+global___Memory = Memory
+
+@typing_extensions.final
+class Block(google.protobuf.message.Message):
+    """Samples in order. Lists of ticks are differences between neighbours, the first against 0, in
+    units of 100 ns, of whole samples: runs_per_sample inferences. The reference's are of one.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LATENCY_TICKS_FIELD_NUMBER: builtins.int
+    CPU_TICKS_FIELD_NUMBER: builtins.int
+    RUN_DELAY_TICKS_FIELD_NUMBER: builtins.int
+    REFERENCE_TICKS_FIELD_NUMBER: builtins.int
+    REFERENCE_CPU_TICKS_FIELD_NUMBER: builtins.int
+    INVOLUNTARY_SWITCHES_FIELD_NUMBER: builtins.int
+    STEAL_SECONDS_FIELD_NUMBER: builtins.int
+    CANARY_SECONDS_FIELD_NUMBER: builtins.int
+    STARTED_MONOTONIC_SECONDS_FIELD_NUMBER: builtins.int
+    LASTED_SECONDS_FIELD_NUMBER: builtins.int
+    @property
+    def latency_ticks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    @property
+    def cpu_ticks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """of the thread that runs the model; empty: not known"""
+    @property
+    def run_delay_ticks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """of all threads; empty: not known"""
+    @property
+    def reference_ticks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """the reference model, just before the block"""
+    @property
+    def reference_cpu_ticks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    involuntary_switches: builtins.int
+    steal_seconds: builtins.float
+    canary_seconds: builtins.float
+    """just before the block"""
+    started_monotonic_seconds: builtins.float
+    lasted_seconds: builtins.float
+    def __init__(
+        self,
+        *,
+        latency_ticks: collections.abc.Iterable[builtins.int] | None = ...,
+        cpu_ticks: collections.abc.Iterable[builtins.int] | None = ...,
+        run_delay_ticks: collections.abc.Iterable[builtins.int] | None = ...,
+        reference_ticks: collections.abc.Iterable[builtins.int] | None = ...,
+        reference_cpu_ticks: collections.abc.Iterable[builtins.int] | None = ...,
+        involuntary_switches: builtins.int | None = ...,
+        steal_seconds: builtins.float | None = ...,
+        canary_seconds: builtins.float = ...,
+        started_monotonic_seconds: builtins.float = ...,
+        lasted_seconds: builtins.float = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_involuntary_switches", b"_involuntary_switches", "_steal_seconds", b"_steal_seconds", "involuntary_switches", b"involuntary_switches", "steal_seconds", b"steal_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_involuntary_switches", b"_involuntary_switches", "_steal_seconds", b"_steal_seconds", "canary_seconds", b"canary_seconds", "cpu_ticks", b"cpu_ticks", "involuntary_switches", b"involuntary_switches", "lasted_seconds", b"lasted_seconds", "latency_ticks", b"latency_ticks", "reference_cpu_ticks", b"reference_cpu_ticks", "reference_ticks", b"reference_ticks", "run_delay_ticks", b"run_delay_ticks", "started_monotonic_seconds", b"started_monotonic_seconds", "steal_seconds", b"steal_seconds"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_involuntary_switches", b"_involuntary_switches"]) -> typing_extensions.Literal["involuntary_switches"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_steal_seconds", b"_steal_seconds"]) -> typing_extensions.Literal["steal_seconds"] | None: ...
+
+global___Block = Block
+
+@typing_extensions.final
+class EnergyRun(google.protobuf.message.Message):
+    """A process of its own, in phases, with every sensor of the board that could be read meanwhile."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PHASES_FIELD_NUMBER: builtins.int
+    SERIES_FIELD_NUMBER: builtins.int
+    TEMPERATURE_START_CELSIUS_FIELD_NUMBER: builtins.int
+    TEMPERATURE_END_CELSIUS_FIELD_NUMBER: builtins.int
+    CPU_UTILISATION_FIELD_NUMBER: builtins.int
+    @property
+    def phases(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Phase]: ...
+    @property
+    def series(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PowerSeries]: ...
+    temperature_start_celsius: builtins.float
+    temperature_end_celsius: builtins.float
+    cpu_utilisation: builtins.float
+    """of all cores, while busy"""
+    def __init__(
+        self,
+        *,
+        phases: collections.abc.Iterable[global___Phase] | None = ...,
+        series: collections.abc.Iterable[global___PowerSeries] | None = ...,
         temperature_start_celsius: builtins.float | None = ...,
         temperature_end_celsius: builtins.float | None = ...,
-        governor: builtins.str | None = ...,
-        load_average_start: builtins.float = ...,
-        runtime_options: collections.abc.Iterable[builtins.str] | None = ...,
-        cpu_seconds: builtins.float | None = ...,
+        cpu_utilisation: builtins.float = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["_cpu_seconds", b"_cpu_seconds", "_governor", b"_governor", "_power", b"_power", "_temperature_end_celsius", b"_temperature_end_celsius", "_temperature_start_celsius", b"_temperature_start_celsius", "cpu_seconds", b"cpu_seconds", "governor", b"governor", "power", b"power", "temperature_end_celsius", b"temperature_end_celsius", "temperature_start_celsius", b"temperature_start_celsius"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["_cpu_seconds", b"_cpu_seconds", "_governor", b"_governor", "_power", b"_power", "_temperature_end_celsius", b"_temperature_end_celsius", "_temperature_start_celsius", b"_temperature_start_celsius", "base_rss_bytes", b"base_rss_bytes", "cpu_seconds", b"cpu_seconds", "first_inference_seconds", b"first_inference_seconds", "governor", b"governor", "latency_seconds", b"latency_seconds", "load_average_start", b"load_average_start", "load_rss_bytes", b"load_rss_bytes", "load_seconds", b"load_seconds", "peak_rss_bytes", b"peak_rss_bytes", "power", b"power", "power_absent_because", b"power_absent_because", "protocol", b"protocol", "runs_per_sample", b"runs_per_sample", "runtime", b"runtime", "runtime_library", b"runtime_library", "runtime_options", b"runtime_options", "runtime_version", b"runtime_version", "temperature_end_celsius", b"temperature_end_celsius", "temperature_start_celsius", b"temperature_start_celsius", "threads", b"threads", "warmup_runs", b"warmup_runs"]) -> None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["_cpu_seconds", b"_cpu_seconds"]) -> typing_extensions.Literal["cpu_seconds"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["_governor", b"_governor"]) -> typing_extensions.Literal["governor"] | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["_power", b"_power"]) -> typing_extensions.Literal["power"] | None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_temperature_end_celsius", b"_temperature_end_celsius", "_temperature_start_celsius", b"_temperature_start_celsius", "temperature_end_celsius", b"temperature_end_celsius", "temperature_start_celsius", b"temperature_start_celsius"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_temperature_end_celsius", b"_temperature_end_celsius", "_temperature_start_celsius", b"_temperature_start_celsius", "cpu_utilisation", b"cpu_utilisation", "phases", b"phases", "series", b"series", "temperature_end_celsius", b"temperature_end_celsius", "temperature_start_celsius", b"temperature_start_celsius"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing_extensions.Literal["_temperature_end_celsius", b"_temperature_end_celsius"]) -> typing_extensions.Literal["temperature_end_celsius"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing_extensions.Literal["_temperature_start_celsius", b"_temperature_start_celsius"]) -> typing_extensions.Literal["temperature_start_celsius"] | None: ...
 
-global___MeasuredSamples = MeasuredSamples
+global___EnergyRun = EnergyRun
 
 @typing_extensions.final
-class PowerReading(google.protobuf.message.Message):
+class Phase(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Phase._Kind.ValueType], builtins.type):  # noqa: F821
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Phase._Kind.ValueType  # 0
+        KIND_IDLE: Phase._Kind.ValueType  # 1
+        KIND_STEP: Phase._Kind.ValueType  # 2
+        """full load without the model: the mark that a meter's lag is found by"""
+        KIND_BUSY: Phase._Kind.ValueType  # 3
+        """inferences back to back"""
+        KIND_PACED: Phase._Kind.ValueType  # 4
+        """inferences at a fixed rate"""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: Phase.Kind.ValueType  # 0
+    KIND_IDLE: Phase.Kind.ValueType  # 1
+    KIND_STEP: Phase.Kind.ValueType  # 2
+    """full load without the model: the mark that a meter's lag is found by"""
+    KIND_BUSY: Phase.Kind.ValueType  # 3
+    """inferences back to back"""
+    KIND_PACED: Phase.Kind.ValueType  # 4
+    """inferences at a fixed rate"""
+
+    KIND_FIELD_NUMBER: builtins.int
+    STARTED_MONOTONIC_SECONDS_FIELD_NUMBER: builtins.int
+    ENDED_MONOTONIC_SECONDS_FIELD_NUMBER: builtins.int
+    INFERENCES_FIELD_NUMBER: builtins.int
+    kind: global___Phase.Kind.ValueType
+    started_monotonic_seconds: builtins.float
+    ended_monotonic_seconds: builtins.float
+    inferences: builtins.int
+    def __init__(
+        self,
+        *,
+        kind: global___Phase.Kind.ValueType = ...,
+        started_monotonic_seconds: builtins.float = ...,
+        ended_monotonic_seconds: builtins.float = ...,
+        inferences: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["ended_monotonic_seconds", b"ended_monotonic_seconds", "inferences", b"inferences", "kind", b"kind", "started_monotonic_seconds", b"started_monotonic_seconds"]) -> None: ...
+
+global___Phase = Phase
+
+@typing_extensions.final
+class PowerSeries(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SOURCE_FIELD_NUMBER: builtins.int
     SCOPE_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
+    MAX_WATTS_FIELD_NUMBER: builtins.int
+    MONOTONIC_SECONDS_FIELD_NUMBER: builtins.int
     ENERGY_JOULES_FIELD_NUMBER: builtins.int
-    WINDOW_SECONDS_FIELD_NUMBER: builtins.int
-    INFERENCES_FIELD_NUMBER: builtins.int
-    IDLE_WATTS_FIELD_NUMBER: builtins.int
+    POWER_WATTS_FIELD_NUMBER: builtins.int
+    BROKEN_BECAUSE_FIELD_NUMBER: builtins.int
     source: builtins.str
     """"rapl" """
     scope: builtins.str
     """"package", "board" or "wall" """
     kind: builtins.str
     """"measured", "derived" or "estimated" """
-    energy_joules: builtins.float
-    """over the window, idle not subtracted"""
-    window_seconds: builtins.float
-    inferences: builtins.int
-    """completed inside the window"""
-    idle_watts: builtins.float
+    max_watts: builtins.float
+    @property
+    def monotonic_seconds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def energy_joules(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Exactly one of the two has values.
+        a counter, wraps undone
+        """
+    @property
+    def power_watts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    broken_because: builtins.str
+    """the sensor failed in the middle"""
     def __init__(
         self,
         *,
         source: builtins.str = ...,
         scope: builtins.str = ...,
         kind: builtins.str = ...,
-        energy_joules: builtins.float = ...,
-        window_seconds: builtins.float = ...,
-        inferences: builtins.int = ...,
-        idle_watts: builtins.float | None = ...,
+        max_watts: builtins.float = ...,
+        monotonic_seconds: collections.abc.Iterable[builtins.float] | None = ...,
+        energy_joules: collections.abc.Iterable[builtins.float] | None = ...,
+        power_watts: collections.abc.Iterable[builtins.float] | None = ...,
+        broken_because: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["_idle_watts", b"_idle_watts", "idle_watts", b"idle_watts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["_idle_watts", b"_idle_watts", "energy_joules", b"energy_joules", "idle_watts", b"idle_watts", "inferences", b"inferences", "kind", b"kind", "scope", b"scope", "source", b"source", "window_seconds", b"window_seconds"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing_extensions.Literal["_idle_watts", b"_idle_watts"]) -> typing_extensions.Literal["idle_watts"] | None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["broken_because", b"broken_because", "energy_joules", b"energy_joules", "kind", b"kind", "max_watts", b"max_watts", "monotonic_seconds", b"monotonic_seconds", "power_watts", b"power_watts", "scope", b"scope", "source", b"source"]) -> None: ...
 
-global___PowerReading = PowerReading
+global___PowerSeries = PowerSeries
+
+@typing_extensions.final
+class VerifiedOutputs(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUNTIME_FIELD_NUMBER: builtins.int
+    RUNTIME_LIBRARY_FIELD_NUMBER: builtins.int
+    RUNTIME_VERSION_FIELD_NUMBER: builtins.int
+    OUTPUTS_SHA256_FIELD_NUMBER: builtins.int
+    OUTPUTS_SIZE_BYTES_FIELD_NUMBER: builtins.int
+    EXAMPLES_FIELD_NUMBER: builtins.int
+    RUNTIME_OPTIONS_FIELD_NUMBER: builtins.int
+    runtime: builtins.str
+    runtime_library: builtins.str
+    runtime_version: builtins.str
+    outputs_sha256: builtins.str
+    """an .npz with one array for each output, examples along axis 0"""
+    outputs_size_bytes: builtins.int
+    examples: builtins.int
+    @property
+    def runtime_options(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        runtime: builtins.str = ...,
+        runtime_library: builtins.str = ...,
+        runtime_version: builtins.str = ...,
+        outputs_sha256: builtins.str = ...,
+        outputs_size_bytes: builtins.int = ...,
+        examples: builtins.int = ...,
+        runtime_options: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["examples", b"examples", "outputs_sha256", b"outputs_sha256", "outputs_size_bytes", b"outputs_size_bytes", "runtime", b"runtime", "runtime_library", b"runtime_library", "runtime_options", b"runtime_options", "runtime_version", b"runtime_version"]) -> None: ...
+
+global___VerifiedOutputs = VerifiedOutputs
+
+@typing_extensions.final
+class Profile(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUNTIME_FIELD_NUMBER: builtins.int
+    RUNTIME_LIBRARY_FIELD_NUMBER: builtins.int
+    RUNTIME_VERSION_FIELD_NUMBER: builtins.int
+    THREADS_FIELD_NUMBER: builtins.int
+    RUNS_FIELD_NUMBER: builtins.int
+    RUN_SECONDS_FIELD_NUMBER: builtins.int
+    OPERATORS_FIELD_NUMBER: builtins.int
+    RUNTIME_OPTIONS_FIELD_NUMBER: builtins.int
+    runtime: builtins.str
+    runtime_library: builtins.str
+    runtime_version: builtins.str
+    threads: builtins.int
+    runs: builtins.int
+    run_seconds: builtins.float
+    """mean of one inference with the profiler on"""
+    @property
+    def operators(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___OperatorTime]: ...
+    @property
+    def runtime_options(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        runtime: builtins.str = ...,
+        runtime_library: builtins.str = ...,
+        runtime_version: builtins.str = ...,
+        threads: builtins.int = ...,
+        runs: builtins.int = ...,
+        run_seconds: builtins.float = ...,
+        operators: collections.abc.Iterable[global___OperatorTime] | None = ...,
+        runtime_options: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["operators", b"operators", "run_seconds", b"run_seconds", "runs", b"runs", "runtime", b"runtime", "runtime_library", b"runtime_library", "runtime_options", b"runtime_options", "runtime_version", b"runtime_version", "threads", b"threads"]) -> None: ...
+
+global___Profile = Profile
+
+@typing_extensions.final
+class OperatorTime(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    SECONDS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    kind: builtins.str
+    seconds: builtins.float
+    """mean per inference"""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        kind: builtins.str = ...,
+        seconds: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["kind", b"kind", "name", b"name", "seconds", b"seconds"]) -> None: ...
+
+global___OperatorTime = OperatorTime
+
+@typing_extensions.final
+class ProbeResult(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PREFLIGHT_FIELD_NUMBER: builtins.int
+    REFERENCES_FIELD_NUMBER: builtins.int
+    THERMAL_FIELD_NUMBER: builtins.int
+    GOVERNOR_FIELD_NUMBER: builtins.int
+    @property
+    def preflight(self) -> global___Preflight: ...
+    @property
+    def references(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ReferenceRun]: ...
+    @property
+    def thermal(self) -> global___Thermal: ...
+    governor: builtins.str
+    def __init__(
+        self,
+        *,
+        preflight: global___Preflight | None = ...,
+        references: collections.abc.Iterable[global___ReferenceRun] | None = ...,
+        thermal: global___Thermal | None = ...,
+        governor: builtins.str | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_governor", b"_governor", "governor", b"governor", "preflight", b"preflight", "thermal", b"thermal"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_governor", b"_governor", "governor", b"governor", "preflight", b"preflight", "references", b"references", "thermal", b"thermal"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_governor", b"_governor"]) -> typing_extensions.Literal["governor"] | None: ...
+
+global___ProbeResult = ProbeResult
+
+@typing_extensions.final
+class ReferenceRun(google.protobuf.message.Message):
+    """The reference model of one runtime, on one thread."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUNTIME_FIELD_NUMBER: builtins.int
+    RUNTIME_LIBRARY_FIELD_NUMBER: builtins.int
+    RUNTIME_VERSION_FIELD_NUMBER: builtins.int
+    LATENCY_SECONDS_FIELD_NUMBER: builtins.int
+    CPU_SECONDS_FIELD_NUMBER: builtins.int
+    CANARY_SECONDS_FIELD_NUMBER: builtins.int
+    FAILED_BECAUSE_FIELD_NUMBER: builtins.int
+    runtime: builtins.str
+    runtime_library: builtins.str
+    runtime_version: builtins.str
+    @property
+    def latency_seconds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def cpu_seconds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    @property
+    def canary_seconds(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    failed_because: builtins.str
+    def __init__(
+        self,
+        *,
+        runtime: builtins.str = ...,
+        runtime_library: builtins.str = ...,
+        runtime_version: builtins.str = ...,
+        latency_seconds: collections.abc.Iterable[builtins.float] | None = ...,
+        cpu_seconds: collections.abc.Iterable[builtins.float] | None = ...,
+        canary_seconds: collections.abc.Iterable[builtins.float] | None = ...,
+        failed_because: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["canary_seconds", b"canary_seconds", "cpu_seconds", b"cpu_seconds", "failed_because", b"failed_because", "latency_seconds", b"latency_seconds", "runtime", b"runtime", "runtime_library", b"runtime_library", "runtime_version", b"runtime_version"]) -> None: ...
+
+global___ReferenceRun = ReferenceRun
 
 @typing_extensions.final
 class Failure(google.protobuf.message.Message):
@@ -667,6 +1427,8 @@ class Failure(google.protobuf.message.Message):
         """a limit was hit, e.g. memory"""
         KIND_NO_RUNTIME: Failure._Kind.ValueType  # 5
         KIND_CANCELLED: Failure._Kind.ValueType  # 6
+        KIND_NOT_READY: Failure._Kind.ValueType  # 7
+        """preflight refused; nothing was measured"""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Failure.Kind.ValueType  # 0
@@ -679,6 +1441,8 @@ class Failure(google.protobuf.message.Message):
     """a limit was hit, e.g. memory"""
     KIND_NO_RUNTIME: Failure.Kind.ValueType  # 5
     KIND_CANCELLED: Failure.Kind.ValueType  # 6
+    KIND_NOT_READY: Failure.Kind.ValueType  # 7
+    """preflight refused; nothing was measured"""
 
     KIND_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int

@@ -104,6 +104,11 @@ class FleetStub(object):
                 request_serializer=protos_dot_genba__agent__pb2.BlobRequest.SerializeToString,
                 response_deserializer=protos_dot_genba__agent__pb2.Chunk.FromString,
                 )
+        self.WriteBlob = channel.stream_unary(
+                '/genba.v1.Fleet/WriteBlob',
+                request_serializer=protos_dot_genba__agent__pb2.BlobPart.SerializeToString,
+                response_deserializer=protos_dot_genba__agent__pb2.WriteBlobReply.FromString,
+                )
         self.Report = channel.unary_unary(
                 '/genba.v1.Fleet/Report',
                 request_serializer=protos_dot_genba__agent__pb2.ReportRequest.SerializeToString,
@@ -148,6 +153,13 @@ class FleetServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WriteBlob(self, request_iterator, context):
+        """The outputs of a verify job, before its Report. Bounded by the job's max_output_bytes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Report(self, request, context):
         """Idempotent: the same key is stored once and acknowledged every time.
         """
@@ -182,6 +194,11 @@ def add_FleetServicer_to_server(servicer, server):
                     servicer.ReadBlob,
                     request_deserializer=protos_dot_genba__agent__pb2.BlobRequest.FromString,
                     response_serializer=protos_dot_genba__agent__pb2.Chunk.SerializeToString,
+            ),
+            'WriteBlob': grpc.stream_unary_rpc_method_handler(
+                    servicer.WriteBlob,
+                    request_deserializer=protos_dot_genba__agent__pb2.BlobPart.FromString,
+                    response_serializer=protos_dot_genba__agent__pb2.WriteBlobReply.SerializeToString,
             ),
             'Report': grpc.unary_unary_rpc_method_handler(
                     servicer.Report,
@@ -281,6 +298,23 @@ class Fleet(object):
         return grpc.experimental.unary_stream(request, target, '/genba.v1.Fleet/ReadBlob',
             protos_dot_genba__agent__pb2.BlobRequest.SerializeToString,
             protos_dot_genba__agent__pb2.Chunk.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def WriteBlob(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(request_iterator, target, '/genba.v1.Fleet/WriteBlob',
+            protos_dot_genba__agent__pb2.BlobPart.SerializeToString,
+            protos_dot_genba__agent__pb2.WriteBlobReply.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -59,6 +59,11 @@ class FleetStub:
         protos.genba_agent_pb2.Chunk,
     ]
     """Only blobs of the caller's own leases. Resumes at any offset."""
+    WriteBlob: grpc.StreamUnaryMultiCallable[
+        protos.genba_agent_pb2.BlobPart,
+        protos.genba_agent_pb2.WriteBlobReply,
+    ]
+    """The outputs of a verify job, before its Report. Bounded by the job's max_output_bytes."""
     Report: grpc.UnaryUnaryMultiCallable[
         protos.genba_agent_pb2.ReportRequest,
         protos.genba_agent_pb2.ReportReply,
@@ -101,6 +106,13 @@ class FleetServicer(metaclass=abc.ABCMeta):
         context: grpc.ServicerContext,
     ) -> collections.abc.Iterator[protos.genba_agent_pb2.Chunk]:
         """Only blobs of the caller's own leases. Resumes at any offset."""
+    @abc.abstractmethod
+    def WriteBlob(
+        self,
+        request_iterator: collections.abc.Iterator[protos.genba_agent_pb2.BlobPart],
+        context: grpc.ServicerContext,
+    ) -> protos.genba_agent_pb2.WriteBlobReply:
+        """The outputs of a verify job, before its Report. Bounded by the job's max_output_bytes."""
     @abc.abstractmethod
     def Report(
         self,

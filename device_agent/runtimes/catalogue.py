@@ -7,6 +7,7 @@ from typing import Callable
 
 from device_agent.errors import NoRuntimeError
 from device_agent.runtimes.base import Runtime
+from device_agent.runtimes.tflite_library import AI_EDGE_LITERT, choose_library
 
 
 def _onnx() -> Runtime:
@@ -15,10 +16,19 @@ def _onnx() -> Runtime:
     return OnnxRuntime()
 
 
-RUNTIMES: Mapping[str, Callable[[], Runtime]] = {"onnx": _onnx}
+def _tflite() -> Runtime:
+    from device_agent.runtimes.tflite import TfliteRuntime
 
-LIBRARIES: Mapping[str, str] = {"onnx": "onnxruntime"}
-"""The library behind each runtime, known before it can be imported."""
+    return TfliteRuntime()
+
+
+RUNTIMES: Mapping[str, Callable[[], Runtime]] = {"onnx": _onnx, "tflite": _tflite}
+
+LIBRARIES: Mapping[str, str] = {
+    "onnx": "onnxruntime",
+    "tflite": (choose_library() or AI_EDGE_LITERT).name,
+}
+"""The package behind each runtime, known before it can be imported."""
 
 
 def open_runtime(name: str) -> Runtime:

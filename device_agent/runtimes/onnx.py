@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from device_agent.errors import ModelRejectedError, NoRuntimeError, ResourceError
-
-# y = x . [[1, 2], [3, 4]] for x of 1x2, opset 13, IR version 7: every onnxruntime since 1.8.
-_TINY_MODEL = bytes.fromhex(
-    "080712003a5d0a110a01780a017712017922064d61744d756c1201672a1b08020802100122100000803f000000"
-    "4000004040000080404201775a130a0178120e0a0c080112080a0208010a02080262130a0179120e0a0c080112"
-    "080a0208010a02080242040a00100d"
-)
-_TINY_INPUT, _TINY_OUTPUT = [[1.0, 1.0]], [[4.0, 6.0]]
+from device_agent.model_scan import scan_file
+from device_agent.reference import REFERENCE_FOLDER, TINY_INPUT, TINY_OUTPUT
+from device_agent.runtimes.base import ModelInput
+from device_agent.runtimes.inputs import check_arrays, make_up, resolve_shapes
+from device_agent.runtimes.onnx_trace import operator_times
+from device_agent.runtimes.options import read_options
+from device_agent.runtimes.refusals import brief, refusal, refuse_numpy_clash
+from device_agent.work import InputShape, ModelRun, OperatorTime
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -30,15 +30,25 @@ _DTYPES = {
     "tensor(uint64)": "uint64",
     "tensor(bool)": "bool",
 }
-_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory")
-_CONFIG = (
-    # The scan understands ONNX only, so the file must not be read as anything else.
-    ("session.load_model_format", "ONNX"),
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "disable": "ORT_DISABLE_ALL",
+}
+_OPTIONS = {
     # Spinning threads steal the very cores that are measured and burn energy between runs.
-    ("session.intra_op.allow_spinning", "0"),
-    ("session.inter_op.allow_spinning", "0"),
-)
+    "spin": ("0", "1"),
+    "graph_optimization_level": tuple(_LEVELS),
+    "cpu_mem_arena": ("1", "0"),
+    # Exact int8 on CPUs with AVX2 and without VNNI, where signed weights saturate.
+    "x64quantprecision": ("0", "1"),
+}
+_PROVIDER = "CPUExecutionProvider"
 _LOG_ERRORS_ONLY = 3
+_FIRST_FOR_NUMPY_2 = (1, 19)
+_TRACE = "onnxruntime-trace"
+_PROFILE_SEED, _PROFILE_WARMUP_RUNS = 1, 3
 
 
 class OnnxRuntime:
@@ -49,6 +59,7 @@ class OnnxRuntime:
 
     def __init__(self) -> None:
         """Raises NoRuntimeError where onnxruntime is missing or does not load."""
+        refuse_numpy_clash(self.library, _FIRST_FOR_NUMPY_2)
         try:
             import numpy as np
             import onnxruntime as ort
@@ -57,118 +68,169 @@ class OnnxRuntime:
                 f"{error.name} is not installed: install the extra genba[onnx] on this device"
             ) from error
         except Exception as error:  # a clash of binary modules raises whatever it likes
-            raise NoRuntimeError(f"onnxruntime does not load here: {_brief(error)}") from error
+            raise NoRuntimeError(f"onnxruntime does not load here: {brief(error)}") from error
         self._np: Any = np
         self._ort: Any = ort
         self.version = str(ort.__version__)
+        # Imported now, for numpy is lazy and inputs need it: it is no memory of the model's.
+        np.random.default_rng(0)
 
-    def load(self, path: Path, threads: int) -> OnnxModel:
-        return OnnxModel(self._np, self._session(str(path), threads), _option_names(threads))
+    @property
+    def reference_path(self) -> Path:
+        return REFERENCE_FOLDER / "reference.onnx"
+
+    def scan(self, path: Path) -> None:
+        scan_file(path)
+
+    def load(self, path: Path, run: ModelRun) -> OnnxModel:
+        settings = _settings(run)
+        return OnnxModel(self._np, self._session(path, settings), _as_options(settings))
+
+    def load_tiny(self) -> OnnxModel:
+        path = REFERENCE_FOLDER / "tiny.onnx"
+        return self.load(path, ModelRun("", path.stat().st_size, self.name, threads=1))
+
+    def profile(
+        self, path: Path, run: ModelRun, *, runs: int, scratch: Path
+    ) -> tuple[float, tuple[OperatorTime, ...]]:
+        """Times are those of onnxruntime's own profiler, which counts whole microseconds; what a
+        control-flow operator takes includes the operators inside it.
+        """
+        session = self._session(path, _settings(run), trace_prefix=scratch / _TRACE)
+        model = OnnxModel(self._np, session, ())
+        model.make_inputs(_PROFILE_SEED, run.input_shapes)
+        try:
+            for _ in range(_PROFILE_WARMUP_RUNS + runs):
+                model.run()
+            return operator_times(Path(session.end_profiling()), skip=_PROFILE_WARMUP_RUNS)
+        finally:
+            for trace in scratch.glob(f"{_TRACE}*"):
+                trace.unlink()
 
     def self_test(self) -> None:
         try:
-            session = self._session(_TINY_MODEL, 1)
-            (output,) = session.run(None, {"x": self._np.array(_TINY_INPUT, self._np.float32)})
-        except Exception as error:  # onnxruntime's errors share no base but Exception
-            raise NoRuntimeError(f"onnxruntime fails on a tiny model: {_brief(error)}") from error
-        if output.tolist() != _TINY_OUTPUT:
+            model = self.load_tiny()
+            model.set_inputs({"x": self._np.array(TINY_INPUT, self._np.float32)})
+            model.run()
+            (output,) = model.outputs().values()
+        except (ModelRejectedError, ResourceError) as error:
+            raise NoRuntimeError(f"onnxruntime fails on a tiny model: {error}") from error
+        if output.tolist() != TINY_OUTPUT:
             raise NoRuntimeError(
-                f"onnxruntime computes wrong numbers here: {output.tolist()} for {_TINY_OUTPUT}"
+                f"onnxruntime computes wrong numbers here: {output.tolist()} for {TINY_OUTPUT}"
             )
 
-    def _session(self, model: str | bytes, threads: int) -> Any:
+    def _session(
+        self, path: Path, settings: Mapping[str, str], trace_prefix: Path | None = None
+    ) -> Any:
         ort = self._ort
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.enable_cpu_mem_arena = True
-        options.enable_mem_pattern = True
+        for name in ("intra_op_num_threads", "inter_op_num_threads"):
+            setattr(options, name, int(settings[name]))
+        for name in ("enable_cpu_mem_arena", "enable_mem_pattern"):
+            setattr(options, name, settings[name] == "1")
+        options.execution_mode = getattr(ort.ExecutionMode, settings["execution_mode"])
+        level = settings["graph_optimization_level"]
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
         options.log_severity_level = _LOG_ERRORS_ONLY
-        for key, value in _CONFIG:
-            options.add_session_config_entry(key, value)
+        for name, value in settings.items():
+            if name.startswith("session."):
+                options.add_session_config_entry(name, value)
+        if trace_prefix is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(trace_prefix)
         try:
-            return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            return ort.InferenceSession(str(path), options, providers=[settings["providers"]])
         except Exception as error:  # onnxruntime's errors share no base but Exception
-            raise _refusal("onnxruntime refuses the model", error) from error
+            raise refusal("onnxruntime refuses the model", error) from error
 
 
 class OnnxModel:
-    """One session and the inputs that it runs on."""
+    """One session, and its inputs and outputs bound to memory once: a call then costs the least."""
 
     def __init__(self, np: Any, session: Any, options: tuple[str, ...]) -> None:
         self._np = np
         self._session = session
-        self._inputs: dict[str, Any] = {}
+        self._run = session.run_with_iobinding
+        self._binding = session.io_binding()
+        self._bound: dict[str, Any] = {}
         self.options = options
+        self.inputs = tuple(
+            ModelInput(each.name, _DTYPES.get(each.type, each.type), _sizes(each.shape))
+            for each in session.get_inputs()
+        )
+        self._output_names = [each.name for each in session.get_outputs()]
 
-    def make_inputs(self, seed: int) -> None:
+    def make_inputs(self, seed: int, shapes: Sequence[InputShape] = ()) -> None:
+        resolved = resolve_shapes(self.inputs, shapes)
         random = self._np.random.default_rng(seed)
-        for entry in self._session.get_inputs():
-            shape = _fixed_shape(entry.name, entry.shape)
-            try:
-                self._inputs[entry.name] = self._values(random, entry.name, entry.type, shape)
-            except (MemoryError, ValueError) as error:
-                raise ResourceError(
-                    f"input {entry.name} of shape {list(shape)} does not fit in memory"
-                ) from error
+        self._bind(
+            {
+                each.name: make_up(self._np, each, resolved[each.name], random)
+                for each in self.inputs
+            }
+        )
+
+    def set_inputs(self, arrays: Mapping[str, Any]) -> None:
+        check_arrays(self.inputs, arrays)
+        # Native byte order and no gaps, and a copy: the caller may change its array.
+        self._bind(
+            {
+                each.name: self._np.array(arrays[each.name], dtype=each.dtype, order="C")
+                for each in self.inputs
+            }
+        )
 
     def run(self) -> None:
         try:
-            self._session.run(None, self._inputs)
+            self._run(self._binding)
         except Exception as error:  # onnxruntime's errors share no base but Exception
-            raise _refusal("onnxruntime fails while it runs the model", error) from error
+            raise refusal("onnxruntime fails while it runs the model", error) from error
 
-    def _values(self, random: Any, name: str, kind: str, shape: tuple[int, ...]) -> Any:
-        dtype = _DTYPES.get(kind)
-        if dtype is None:
-            raise ModelRejectedError(f"input {name} has a type that cannot be made up: {kind}")
-        if dtype.startswith("float"):
-            return random.standard_normal(shape, dtype="float32").astype(dtype)
-        if dtype in ("uint8", "int8"):
-            return random.integers(0, 128, shape, dtype="int64").astype(dtype)
-        # Wider integers are mostly indices: 0 and 1 lie inside every table worth the name.
-        return random.integers(0, 2, shape, dtype="int64").astype(dtype)
+    def outputs(self) -> Mapping[str, Any]:
+        try:
+            values = self._binding.copy_outputs_to_cpu()
+        except Exception as error:  # onnxruntime's errors share no base but Exception
+            raise refusal("onnxruntime gives outputs that are no arrays", error) from error
+        return dict(zip(self._output_names, values))
 
-
-def _option_names(threads: int) -> tuple[str, ...]:
-    return (
-        "providers=CPUExecutionProvider",
-        f"intra_op_num_threads={threads}",
-        "inter_op_num_threads=1",
-        "execution_mode=ORT_SEQUENTIAL",
-        "graph_optimization_level=ORT_ENABLE_ALL",
-        "enable_cpu_mem_arena=1",
-        "enable_mem_pattern=1",
-        *(f"{key}={value}" for key, value in _CONFIG),
-    )
+    def _bind(self, arrays: dict[str, Any]) -> None:
+        # The binding refers to the arrays' memory, so they must live as long.
+        self._bound = arrays
+        for name, array in arrays.items():
+            self._binding.bind_cpu_input(name, array)
+        # A run keeps the memory of its outputs for the next one, whose shapes may be others.
+        self._binding.clear_binding_outputs()
+        for name in self._output_names:
+            self._binding.bind_output(name, "cpu")
 
 
-def _fixed_shape(name: str, shape: list[Any]) -> tuple[int, ...]:
-    fixed = []
-    for axis, size in enumerate(shape):
-        if isinstance(size, int) and size >= 0:
-            fixed.append(size)
-        elif axis == 0:
-            fixed.append(1)
-        else:
-            raise ModelRejectedError(
-                f"input {name} has a size that is not fixed at axis {axis} ({size or 'unnamed'}):"
-                " export the model with fixed shapes"
-            )
-    if math.prod(fixed) == 0:
-        raise ModelRejectedError(f"input {name} is empty: its shape is {fixed}")
-    return tuple(fixed)
+def _settings(run: ModelRun) -> Mapping[str, str]:
+    """Everything that is set on a session, by onnxruntime's own names.
+
+    Raises ModelRejectedError for an unknown option.
+    """
+    chosen = read_options("onnx", run.options, _OPTIONS)
+    return {
+        "providers": _PROVIDER,
+        "intra_op_num_threads": str(run.threads),
+        "inter_op_num_threads": "1",
+        "execution_mode": "ORT_SEQUENTIAL",
+        "graph_optimization_level": _LEVELS[chosen["graph_optimization_level"]],
+        "enable_cpu_mem_arena": chosen["cpu_mem_arena"],
+        "enable_mem_pattern": "1",
+        # The scan understands ONNX only, so the file must not be read as anything else.
+        "session.load_model_format": "ONNX",
+        "session.intra_op.allow_spinning": chosen["spin"],
+        "session.inter_op.allow_spinning": chosen["spin"],
+        "session.x64quantprecision": chosen["x64quantprecision"],
+    }
 
 
-def _refusal(what: str, error: Exception) -> ModelRejectedError | ResourceError:
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or any(words in text for words in _OUT_OF_MEMORY):
-        return ResourceError(f"the model needs more memory than it may have: {_brief(error)}")
-    return ModelRejectedError(f"{what}: {_brief(error)}")
+def _as_options(settings: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{name}={value}" for name, value in settings.items())
 
 
-def _brief(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:400]
+def _sizes(shape: Sequence[Any]) -> tuple[Any, ...]:
+    """Sizes of axes; onnxruntime says a name, None or -1 where one is open."""
+    return tuple(size if isinstance(size, int) and size >= 0 else None for size in shape)

@@ -1,7 +1,10 @@
-"""What every power sensor offers."""
+"""What every power source offers, and what a person may say about the board's sensors."""
 
 from __future__ import annotations
 
+import dataclasses
+import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,14 +19,29 @@ class PowerSourceFacts:
 
 
 @dataclass(frozen=True)
-class EnergyReading:
-    """Raw values of a sensor's counters at one moment, one per counter."""
+class PowerSettings:
+    """What the kernel cannot know about sensors that a person soldered in.
 
-    counters: tuple[int, ...]
+    Chips are called by their hwmon name ("ina219") or, where there are several of one name, with
+    their bus address ("ina219@1-0041"). `shunt_ohm` is the real resistance of a chip's shunt;
+    `channels` are the labels of the channels of an INA3221 that together supply the board;
+    `board_supply` are the chips that together supply it, where there are more than one.
+    """
+
+    shunt_ohm: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    channels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    board_supply: tuple[str, ...] = ()
 
 
-class EnergySensor(Protocol):
-    """A counter of energy that only grows, up to a wrap that the sensor knows."""
+class Quantity(enum.Enum):
+    """What a power source gives at each reading."""
+
+    JOULES = "joules"
+    WATTS = "watts"
+
+
+class PowerSource(Protocol):
+    """One sensor, or several that together make one supply."""
 
     @property
     def name(self) -> str:
@@ -39,10 +57,15 @@ class EnergySensor(Protocol):
 
     @property
     def max_watts(self) -> float:
-        """A power above this is a broken counter, not a reading."""
+        """A power above this is a broken sensor, not a reading."""
 
-    def read(self) -> EnergyReading:
-        """The counters now. Raises SensorUnavailableError where they cannot be read."""
+    @property
+    def quantity(self) -> Quantity:
+        """Joules of a counter that only grows (wraps are undone), or watts at this moment."""
 
-    def joules_between(self, earlier: EnergyReading, later: EnergyReading) -> float:
-        """Energy between two readings at most one wrap apart."""
+    @property
+    def interval_seconds(self) -> float:
+        """How often a reading is worth taking."""
+
+    def read(self) -> float:
+        """The value now. Raises SensorUnavailableError where it cannot be read or is impossible."""

@@ -1,94 +1,93 @@
-"""The power sources that an agent knows, and how a reading is taken from one."""
+"""The power sources on a board that an agent knows, and which of them work here."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Callable
+from pathlib import Path
+from typing import Callable, Union
 
 from device_agent.errors import SensorUnavailableError
-from device_agent.sensors.base import EnergySensor, PowerSourceFacts
+from device_agent.sensors.base import PowerSettings, PowerSource, PowerSourceFacts, Quantity
+from device_agent.sensors.battery import Battery
+from device_agent.sensors.hwmon import Ina, PowerZ
+from device_agent.sensors.mailbox import Mailbox
+from device_agent.sensors.pmic import Pmic
 from device_agent.sensors.rapl import Rapl
-from device_agent.work import PowerReading
 
-Opener = Callable[[], EnergySensor]
+Opener = Callable[[], PowerSource]
+"""Makes a source ready to be read. Raises SensorUnavailableError with the reason."""
 
-SOURCES: Mapping[str, Opener] = {"rapl": Rapl}
-
-IDLE_SECONDS = 1.0
-BUSY_SECONDS = 2.0
-_NANO = 1e-9
+# Long enough for every counter to move, even one in the units of an idle package.
+_PROVING_SECONDS = 0.1
 
 
-def power_source_facts(sources: Mapping[str, Opener] = SOURCES) -> tuple[PowerSourceFacts, ...]:
+def power_sources(
+    settings: PowerSettings | None = None, root: Path = Path("/")
+) -> Mapping[str, Opener]:
+    """Every source that this agent knows, those of the whole board first."""
+    sys, proc, dev = root / "sys", root / "proc", root / "dev"
+    return {
+        "ina": lambda: Ina(sys, settings),
+        "powerz": lambda: PowerZ(sys),
+        "battery": lambda: Battery(sys),
+        "pmic": lambda: Pmic(Mailbox(dev / "vcio").gencmd),
+        "rapl": lambda: Rapl(sys, proc / "cpuinfo"),
+    }
+
+
+def power_source_facts(
+    sources: Mapping[str, Opener] | None = None,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[PowerSourceFacts, ...]:
     """Which sources work here, and why the others do not."""
-    tried = [(name, _try(open_source)) for name, open_source in sources.items()]
     return tuple(
         PowerSourceFacts(name, works=False, why_not=str(result))
         if isinstance(result, SensorUnavailableError)
-        else PowerSourceFacts(name, works=True, why_not="")
-        for name, result in tried
+        else PowerSourceFacts(result.name, works=True, why_not="")
+        for name, result in _tried(sources, sleep)
     )
 
 
-def open_power_source(sources: Mapping[str, Opener] = SOURCES) -> EnergySensor:
-    """The first source that works. Raises SensorUnavailableError with every source's reason."""
-    reasons = []
-    for name, open_source in sources.items():
-        result = _try(open_source)
-        if not isinstance(result, SensorUnavailableError):
-            return result
-        reasons.append(f"{name}: {result}")
-    raise SensorUnavailableError("; ".join(reasons) or "this agent knows no power source")
+def open_power_sources(
+    sources: Mapping[str, Opener] | None = None,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> tuple[PowerSource, ...]:
+    """All sources that work here; none where there are none."""
+    return tuple(
+        result
+        for _, result in _tried(sources, sleep)
+        if not isinstance(result, SensorUnavailableError)
+    )
 
 
-def _try(open_source: Opener) -> EnergySensor | SensorUnavailableError:
+_Result = Union[PowerSource, SensorUnavailableError]
+
+
+def _tried(
+    sources: Mapping[str, Opener] | None, sleep: Callable[[float], None]
+) -> list[tuple[str, _Result]]:
+    known = power_sources() if sources is None else sources
+    return [(name, _try(open_source, sleep)) for name, open_source in known.items()]
+
+
+def _try(open_source: Opener, sleep: Callable[[float], None]) -> _Result:
     try:
-        return open_source()
+        source = open_source()
+        if source.quantity is Quantity.JOULES:
+            _prove(source, sleep)
     except SensorUnavailableError as reason:
         return reason
+    return source
 
 
-def measure_power(
-    run: Callable[[], None],
-    sensor: EnergySensor,
-    *,
-    clock: Callable[[], int],
-    sleep: Callable[[float], None],
-) -> PowerReading:
-    """Energy of inferences back to back for at least BUSY_SECONDS, after IDLE_SECONDS of rest.
-
-    `clock` counts nanoseconds. A window of its own, so that reading never touches a latency.
-    Raises SensorUnavailableError where the counter stands still or shows an impossible power.
-    """
-    idle_from, started = sensor.read(), clock()
-    sleep(IDLE_SECONDS)
-    idle_to, rested = sensor.read(), clock()
-    inferences = 0
-    until = rested + int(BUSY_SECONDS / _NANO)
-    while clock() < until or inferences == 0:
-        run()
-        inferences += 1
-    busy_to, ended = sensor.read(), clock()
-    window_seconds = (ended - rested) * _NANO
-    energy_joules = sensor.joules_between(idle_to, busy_to)
-    _check_plausible(energy_joules / window_seconds, sensor)
-    idle_seconds = (rested - started) * _NANO
-    return PowerReading(
-        source=sensor.name,
-        scope=sensor.scope,
-        kind=sensor.kind,
-        energy_joules=energy_joules,
-        window_seconds=window_seconds,
-        inferences=inferences,
-        idle_watts=sensor.joules_between(idle_from, idle_to) / idle_seconds,
-    )
-
-
-def _check_plausible(watts: float, sensor: EnergySensor) -> None:
-    if watts <= 0:
-        raise SensorUnavailableError(f"{sensor.name}: the counter does not move")
-    if watts > sensor.max_watts:
+def _prove(source: PowerSource, sleep: Callable[[float], None]) -> None:
+    """A counter shows only over time that it moves, and that it does not move too fast."""
+    before = source.read()
+    sleep(_PROVING_SECONDS)
+    if source.read() <= before:
         raise SensorUnavailableError(
-            f"{sensor.name}: the counter shows {watts:.0f} W, more than the"
-            f" {sensor.max_watts:.0f} W that this CPU can draw: its unit is wrong"
+            f"{source.name}: the counter does not move (virtual machines show such counters)"
         )

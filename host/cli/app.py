@@ -11,7 +11,9 @@ from host.cli.bundle import bundle_app
 from host.cli.device import device_app
 from host.cli.front import front_app
 from host.cli.measure import measure
+from host.cli.measurements import measurements_app
 from host.cli.search import search_app
+from host.cli.verify import verify
 from host.cli.workspace import init, serve
 from host.errors import GenbaError
 
@@ -28,8 +30,10 @@ app = typer.Typer(
 )
 app.command()(init)
 app.command()(serve)
-app.add_typer(device_app, name="device", help="Enrol, list and remove devices.")
+app.add_typer(device_app, name="device", help="Enrol, list, probe, meter and remove devices.")
 app.command()(measure)
+app.add_typer(measurements_app, name="measurements", help="List, show and compare measurements.")
+app.command()(verify)
 app.add_typer(search_app, name="search", help="Run and resume studies.")
 app.add_typer(front_app, name="front", help="Show what a study found.")
 app.add_typer(bundle_app, name="bundle", help="Inspect and verify bundles.")

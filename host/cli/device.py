@@ -1,6 +1,5 @@
-"""`genba device`: enrol, list, show and remove."""
+"""`genba device`: enrol, list, show, probe, bind a meter, and remove."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -8,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from host.cli.console import print_json, table_console
+from host.cli.meter import meter
+from host.cli.probe import probe
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def enroll(
         store.devices.add_token(name, token.secret_sha256, expires_at)
         known = any(device.name == name for device in store.devices.all())
     if as_json:
-        _print_json({"name": name, "token": str(token), "expires_at": expires_at.isoformat()})
+        print_json({"name": name, "token": str(token), "expires_at": expires_at.isoformat()})
         return
     print(f"Token for {name}, for one use until {_local(expires_at)}:")
     print()
@@ -59,7 +61,7 @@ def list_devices(*, as_json: JsonOption = False, workspace: WorkspaceOption = No
     with opened(workspace) as (_, store):
         summaries = [_summary(store, device) for device in store.devices.all()]
     if as_json:
-        _print_json(summaries)
+        print_json(summaries)
     elif summaries:
         _print_table(summaries)
     else:
@@ -83,7 +85,7 @@ def show(
         "key_sha256": device.spki_sha256,
     }
     if as_json:
-        _print_json({**values, "facts": facts})
+        print_json({**values, "facts": facts})
         return
     _print_lines({**values, "last_seen_at": _local_or_unknown(device.last_seen_at)})
     if device.facts is not None:
@@ -97,6 +99,10 @@ def remove(name: NameArgument, *, workspace: WorkspaceOption = None) -> None:
     with opened(workspace) as (_, store):
         store.devices.remove(name)
     print(f"Removed {name}: it can no longer connect; what it measured is kept")
+
+
+device_app.command()(probe)
+device_app.command()(meter)
 
 
 def _summary(store: "Store", device: "Device") -> dict[str, Any]:
@@ -116,8 +122,6 @@ def _summary(store: "Store", device: "Device") -> dict[str, Any]:
 def _print_table(summaries: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
-
-    from host.cli.console import table_console
 
     table = Table("Name", "State", "Last seen", "Runtime", "CPU", "RAM", "Waiting jobs")
     for summary in summaries:
@@ -153,10 +157,6 @@ def _print_lines(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         shown = ", ".join(value) if isinstance(value, list) else value
         print(f"{name:{width}}  {UNKNOWN if shown is None or shown == '' else shown}")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def _local(moment: datetime) -> str:

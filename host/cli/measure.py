@@ -1,228 +1,309 @@
-"""`genba measure`: one model on one device."""
+"""`genba measure`: models on devices, each with a verdict."""
 
-import json
-import sys
-import time
-from collections.abc import Callable
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import uuid4
 
 import typer
 
-from host.cli.workspace import JsonOption, WorkspaceOption, opened
-from host.errors import GenbaError, UsageError
+from host.cli.console import note
+from host.cli.models import (
+    RuntimeName,
+    check_model_file,
+    parse_options,
+    parse_shapes,
+    require_runtime,
+    runtime_of,
+)
+from host.cli.pictures import LanguageOption, PictureOption, require_picture
+from host.cli.workspace import WorkspaceOption, opened
+from host.errors import UsageError
 
 if TYPE_CHECKING:
+    from host.cli.jobs import Asked
     from host.device import Device
-    from host.job import Job
-    from host.measurement import Measurement, Outcome
-    from host.store import Store, Waiting
-    from host.workspace import Workspace
+    from host.measurement import (
+        InputShape,
+        ModelRun,
+        Outcome,
+        Plan,
+        PresetName,
+        Readiness,
+        Spec,
+    )
+    from host.store import Store
 
-RUNTIME = "onnx"
+Preset = Literal["quick", "standard", "thorough"]
+OnBusy = Literal["refuse", "flag"]
+DevicesOption = Annotated[
+    list[str], typer.Option(metavar="NAME", help="Where to measure; may stand several times.")
+]
+RuntimeOption = Annotated[
+    RuntimeName | None,
+    typer.Option(help="What runs the models.", show_default="as the file's suffix says"),
+]
+ThreadsOption = Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")]
+ShapesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=1,3,224,224",
+        help="Shape of an input that the model leaves open; repeatable.",
+        show_default=False,
+    ),
+]
+OptionsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Option of the runtime, such as xnnpack=0; repeatable.",
+        show_default=False,
+    ),
+]
+OnBusyOption = Annotated[
+    OnBusy,
+    typer.Option(
+        help="What a device does that other programs keep busy: wait and refuse, or measure and"
+        " say so in the verdict."
+    ),
+]
+WaitQuietOption = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", min=0.0, max=3600.0, help="How long a device waits to become ready."
+    ),
+]
+TemperatureOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="CELSIUS", min=0.0, max=150.0, help="Start no hotter than this.", show_default=False
+    ),
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", min=0.0, help="How long to wait.", show_default="no limit"),
+]
+WorkerTimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        min=1.0,
+        max=86_400.0,
+        help="How long a device may take for one model.",
+        show_default="as the preset needs",
+    ),
+]
+AgainOption = Annotated[
+    bool, typer.Option("--again", help="Do it anew, even if there is a result already.")
+]
+_LEAST_TIMEOUT_SECONDS = 120.0
+_PROFILE_SECONDS = 30.0
 
 
-class ModelFileError(UsageError):
-    """The file is not a model that can be sent to a device."""
+@dataclass(frozen=True)
+class _Wish:
+    """What to do with every model on every device."""
+
+    plan: "Plan"
+    readiness: "Readiness"
+    runtime: RuntimeName | None
+    threads: int
+    shapes: "tuple[InputShape, ...]"
+    options: tuple[str, ...]
+    timeout_seconds: float
+    purpose: str
+    profile: bool
+
+    def spec(self, run: "ModelRun") -> "Spec":
+        from host.measurement import MeasureSpec
+
+        return MeasureSpec(run, self.plan, self.readiness, self.timeout_seconds)
 
 
-class NoRuntimeError(UsageError):
-    """The device has nothing that runs the model."""
-
-
-class NotMeasuredError(GenbaError):
-    """The device could not measure the model."""
-
-
-class NoResultError(GenbaError):
-    """Nothing came back in time."""
-
-
-def measure(
-    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The model.")],
+def measure(  # noqa: PLR0913 - the options of a command
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="ONNX or TFLite files.")],
     *,
-    device: Annotated[str, typer.Option(metavar="NAME", help="Where to measure it.")],
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")] = 1,
-    timeout: Annotated[
-        float | None,
-        typer.Option(metavar="SECONDS", min=0.0, help="How long to wait.", show_default="no limit"),
-    ] = None,
-    worker_timeout: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", min=1.0, max=86_400.0, help="How long the device may take."
-        ),
-    ] = 120.0,
-    again: Annotated[
-        bool, typer.Option("--again", help="Measure anew, even if there is a result already.")
+    device: DevicesOption,
+    preset: Annotated[
+        Preset,
+        typer.Option(help="quick for many, standard for a figure to quote, thorough also for p99."),
+    ] = "standard",
+    threads: ThreadsOption = 1,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time every operator too, in a run of its own.")
     ] = False,
-    as_json: JsonOption = False,
+    energy: Annotated[
+        bool | None,
+        typer.Option(
+            "--energy/--no-energy", help="Measure energy too: minutes more.", show_default=False
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HZ",
+            min=0.001,
+            max=10_000.0,
+            help="Energy also at the line's inferences a second; implies --energy.",
+            show_default=False,
+        ),
+    ] = None,
+    input_shape: ShapesOption = None,
+    option: OptionsOption = None,
+    runtime: RuntimeOption = None,
+    on_busy: OnBusyOption = "refuse",
+    wait_quiet: WaitQuietOption = 30.0,
+    max_start_temperature: TemperatureOption = None,
+    timeout: TimeoutOption = None,
+    worker_timeout: WorkerTimeoutOption = None,
+    again: AgainOption = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with 1 where a verdict is REJECT.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON for programs, one object a line.")
+    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV for spreadsheets.")] = False,
+    output: PictureOption = None,
+    language: LanguageOption = "en",
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Measure a model on a device: latency, load time, memory, and power where it can be read."""
+    """Measure models on devices: latency, memory and energy, each with a verdict.
+
+    Prints each result as it arrives. Ends with 1 where a model could not be measured.
+    """
+    from host.cli.jobs import await_outcomes
+    from host.cli.results import Results
+
+    _require_sense(rate, energy=energy, profile=profile, output=output)
+    _require_one_form(as_json=as_json, as_csv=as_csv, profile=profile)
+    plan = _plan(preset, rate, energy=bool(energy))
+    ready = readiness(on_busy, wait_quiet, max_start_temperature)
+    wish = _Wish(
+        plan=plan,
+        readiness=ready,
+        runtime=runtime,
+        threads=threads,
+        shapes=parse_shapes(input_shape or ()),
+        options=parse_options(option or ()),
+        timeout_seconds=worker_timeout or _enough_seconds(plan, ready),
+        purpose=f"measure {uuid4().hex}" if again else "measure",
+        profile=profile,
+    )
+    files = list(dict.fromkeys(models))
+    for file in files:
+        check_model_file(file, runtime_of(file, runtime))
+    results = Results("csv" if as_csv else "json" if as_json else "text", language)
+    with opened(workspace) as (found, store):
+        targets = [store.devices.by_name(name) for name in dict.fromkeys(device)]
+        asked = _ask(store, files, targets, wish)
+
+        def show(one: "Asked", outcome: "Outcome") -> None:
+            results.show(store, one, outcome)
+
+        results.begin(len(asked))
+        known = await_outcomes(found, store, asked, show, timeout=timeout, findable=not again)
+    if known:
+        note("measured before; --again measures anew")
+    if output is not None:
+        results.draw_profiles(output)
+    results.end(strict=strict)
+
+
+def readiness(on_busy: OnBusy, wait_seconds: float, max_start_celsius: float | None) -> "Readiness":
+    """When a device is ready, as the options say."""
+    from host.measurement import Readiness
+
+    return Readiness(
+        max_start_celsius=max_start_celsius,
+        wait_seconds=wait_seconds,
+        measure_when_busy=on_busy == "flag",
+    )
+
+
+def _require_sense(
+    rate: float | None, *, energy: bool | None, profile: bool, output: Path | None
+) -> None:
+    if rate is not None and energy is False:
+        raise UsageError(
+            "--rate measures energy, and --no-energy forbids it: leave one of them out"
+        )
+    if output is not None and not profile:
+        raise UsageError("--output is for the picture of a profile: use it with --profile")
+    if output is not None:
+        require_picture(output)
+
+
+def _require_one_form(*, as_json: bool, as_csv: bool, profile: bool) -> None:
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other: leave one of them out")
+    if profile and as_csv:
+        raise UsageError("--csv has no columns for a profile: use --json with --profile")
+
+
+def _plan(preset: "PresetName", rate: float | None, *, energy: bool) -> "Plan":
+    from host.measurement import PRESETS
+
+    plan = PRESETS[preset]
+    return plan.with_energy(paced_hertz=rate) if energy or rate is not None else plan
+
+
+def _enough_seconds(plan: "Plan", ready: "Readiness") -> float:
+    """Twice what the plan takes at most, and the time for which the device may wait."""
+    from host.cli.jobs import planned_seconds
+
+    planned = planned_seconds(plan, ready.observe_seconds)
+    return max(_LEAST_TIMEOUT_SECONDS, math.ceil(2 * planned + ready.wait_seconds))
+
+
+def _metered_by(store: "Store", device: "Device", spec: "Spec") -> str:
+    """What tells an energy run with one meter from the same run with another, or none."""
     from host.measurement import MeasureSpec
 
-    check_model_file(file)
-    with opened(workspace) as (found, store):
-        target = store.devices.by_name(device)
-        _require_runtime(target)
+    if not isinstance(spec, MeasureSpec) or spec.plan.energy_windows == 0:
+        return ""
+    binding = store.meters.of_device(device.id)
+    if binding is None:
+        return ""
+    told = f"{binding.url} {sorted(binding.options.items())}"
+    return f" by meter {hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def _ask(
+    store: "Store", files: Sequence[Path], devices: Sequence["Device"], wish: _Wish
+) -> "list[Asked]":
+    """Submit the jobs, first all models on the first device. Raises NoRuntimeError."""
+    from host.cli.jobs import Asked, planned_seconds
+    from host.measurement import ModelRun, ProfileSpec
+
+    for device in devices:
+        for file in files:
+            require_runtime(device, runtime_of(file, wish.runtime))
+    asked = []
+    seconds = planned_seconds(wish.plan, wish.readiness.observe_seconds)
+    for file in files:
         blob = store.blobs.put_file(file)
-        spec = MeasureSpec(
-            model_sha256=blob.sha256,
-            model_size_bytes=blob.size_bytes,
-            runtime=RUNTIME,
-            threads=threads,
-            timeout_seconds=worker_timeout,
+        run = ModelRun(
+            blob.sha256,
+            blob.size_bytes,
+            runtime_of(file, wish.runtime),
+            wish.threads,
+            wish.shapes,
+            wish.options,
         )
-        purpose = f"measure {uuid4().hex}" if again else "measure"
-        job = store.jobs.submit(target.id, spec, purpose=purpose, priority=1)
-        outcome = _wait(found, store, job, timeout)
-    measurement = _measurement_of(outcome, file, target)
-    if as_json:
-        print(json.dumps(_as_json(measurement, file, target), ensure_ascii=False, indent=2))
-    else:
-        _print(measurement, file, target)
-
-
-def check_model_file(path: Path) -> None:
-    """See that the file is a whole, valid ONNX model. Raises ModelFileError."""
-    import onnx
-    from google.protobuf.message import DecodeError
-    from onnx import TensorProto
-
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-        if any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer):
-            raise ModelFileError(
-                f"{path} keeps weights in other files, which no device accepts: save it as one file"
-            )
-        onnx.checker.check_model(model)
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from error
-    except DecodeError as error:
-        raise ModelFileError(
-            f"{path} is not an ONNX file, or only a part of one: export it again"
-        ) from error
-    except onnx.checker.ValidationError as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelFileError(f"{path} is not a valid ONNX model: {first}") from error
-
-
-def _require_runtime(device: "Device") -> None:
-    facts = device.facts
-    if facts is None or facts.runtime(RUNTIME) is not None:
-        return
-    reason = next((r.why_not for r in facts.runtimes if r.name == RUNTIME), "it is not installed")
-    raise NoRuntimeError(f"{device.name} cannot run ONNX models: {reason}")
-
-
-def _wait(workspace: "Workspace", store: "Store", job: "Job", timeout: float | None) -> "Outcome":
-    known = store.jobs.outcome(job.id)
-    if known is not None:
-        _note("measured before; --again measures anew")
-        return known
-
-    from host.gateway.server import ensure_gateway
-    from host.store import wait_for_outcomes
-
-    try:
-        with ensure_gateway(workspace, store):
-            watch = _waiting_messages(timeout, time.monotonic)
-            for _, outcome in wait_for_outcomes(store, [job], on_wait=watch):
-                return outcome
-    except KeyboardInterrupt:
-        _note("the job stays queued and its result is kept: the same command shows it later")
-        raise
-    raise NoResultError(f"job {job.id} has no result")
-
-
-def _waiting_messages(
-    timeout: float | None, clock: Callable[[], float]
-) -> "Callable[[Waiting], None]":
-    started = clock()
-    said_offline = False
-
-    def on_wait(waiting: "Waiting") -> None:
-        nonlocal said_offline
-        if waiting.offline and not said_offline and clock() - started > 1.0:
-            said_offline = True
-            names = ", ".join(device.name for device in waiting.offline)
-            _note(f"waiting for {names}, which is offline: is genba-agent running there?")
-        if timeout is not None and clock() - started >= timeout:
-            raise NoResultError(
-                f"no result within {timeout:g} s: the job stays queued, and the same command"
-                " shows its result later"
-            )
-
-    return on_wait
-
-
-def _measurement_of(outcome: "Outcome", file: Path, device: "Device") -> "Measurement":
-    from host.measurement import Measurement
-
-    if isinstance(outcome, Measurement):
-        return outcome
-    raise NotMeasuredError(
-        f"{device.name} could not measure {file}: {outcome.kind.replace('_', ' ')}:"
-        f" {outcome.message} (--again tries once more)"
-    )
-
-
-def _print(m: "Measurement", file: Path, device: "Device") -> None:
-    low, high = m.latency_interval_seconds
-    rows = {
-        "latency": f"{m.latency_seconds * 1e3:.3f} ms (95 % interval {low * 1e3:.3f} to"
-        f" {high * 1e3:.3f} ms, n = {m.sample_count})",
-        "load": f"{m.load_seconds * 1e3:.1f} ms",
-        "first inference": f"{m.first_inference_seconds * 1e3:.2f} ms",
-        "peak memory": f"{m.peak_rss_bytes / 1e6:.1f} MB (before the model"
-        f" {m.base_rss_bytes / 1e6:.1f} MB)",
-        "power": _power(m),
-        "runtime": f"{m.runtime_library} {m.runtime_version}, threads {m.threads}",
-        "measured at": m.measured_at.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
-    }
-    print(f"{file} on {device.name}")
-    for name, value in rows.items():
-        print(f"  {name:15}  {value}")
-
-
-def _power(m: "Measurement") -> str:
-    if m.power is None:
-        return f"not measured: {m.power_absent_because or 'the agent gave no reason'}"
-    p = m.power
-    return (
-        f"{p.power_watts:.2f} W, {p.energy_per_inference_joules * 1e3:.3f} mJ an inference"
-        f" ({p.kind}, {p.source}, {p.scope})"
-    )
-
-
-def _as_json(m: "Measurement", file: Path, device: "Device") -> dict[str, Any]:
-    low, high = m.latency_interval_seconds
-    return {
-        "file": str(file),
-        "device": device.name,
-        "model_sha256": m.model_sha256,
-        "protocol": m.protocol,
-        "runtime": m.runtime,
-        "runtime_library": m.runtime_library,
-        "runtime_version": m.runtime_version,
-        "threads": m.threads,
-        "latency_seconds": m.latency_seconds,
-        "latency_low_seconds": low,
-        "latency_high_seconds": high,
-        "sample_count": m.sample_count,
-        "load_seconds": m.load_seconds,
-        "first_inference_seconds": m.first_inference_seconds,
-        "base_rss_bytes": m.base_rss_bytes,
-        "peak_rss_bytes": m.peak_rss_bytes,
-        "power_watts": m.power.power_watts if m.power else None,
-        "energy_per_inference_joules": m.power.energy_per_inference_joules if m.power else None,
-        "power_kind": m.power.kind if m.power else None,
-        "power_absent_because": m.power_absent_because or None,
-        "measured_at": m.measured_at.isoformat(),
-    }
-
-
-def _note(sentence: str) -> None:
-    print(f"genba: {sentence}", file=sys.stderr)
+        specs: list[tuple[Spec, str, float]] = [
+            (wish.spec(run), f"measuring {file.name}", seconds),
+        ]
+        if wish.profile:
+            specs.append((ProfileSpec(run), f"profiling {file.name}", _PROFILE_SECONDS))
+        for device in devices:
+            for spec, doing, at_most in specs:
+                purpose = wish.purpose + _metered_by(store, device, spec)
+                job = store.jobs.submit(
+                    device.id, spec, purpose=purpose, priority=1, label=file.name
+                )
+                asked.append(Asked(job, device, file.name, doing, at_most))
+    return asked

@@ -1,10 +1,11 @@
-"""How a running study is shown: bars on a terminal, lines elsewhere, events as JSON."""
+"""How running studies and jobs are shown: bars on a terminal, lines elsewhere, events as JSON."""
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -128,6 +129,103 @@ def reporter(
             transient=True,
         ) as progress:
             yield BarReporter(console, progress, stages)
+
+
+@dataclass(frozen=True)
+class DeviceWork:
+    """How far one device is with what is waited for. The seconds are those that it takes at most,
+    as the budgets of its jobs say; `doing` is the job that it works on.
+    """
+
+    device: str
+    doing: str | None
+    done: int
+    total: int
+    left_seconds: float
+    total_seconds: float
+
+
+class JobBars:
+    """A bar for each device, with the time left, on standard error."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def update(self, works: Sequence[DeviceWork]) -> None:
+        for work in works:
+            description = f"{work.device}: {work.doing or 'waiting'}"
+            left = f"{work.done} of {work.total}, {_at_most(work.left_seconds)}"
+            spent = work.total_seconds - work.left_seconds
+            if work.device not in self._tasks:
+                self._tasks[work.device] = self._progress.add_task(
+                    description, total=work.total_seconds, left=left
+                )
+            task = self._tasks[work.device]
+            self._progress.update(task, description=description, completed=spent, left=left)
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(f"genba: {text}", highlight=False, markup=False)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No bars meanwhile: something is printed."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+
+class JobLines:
+    """A line on standard error whenever a device begins another job."""
+
+    def __init__(self) -> None:
+        self._doing: dict[str, str | None] = {}
+
+    def update(self, works: Sequence[DeviceWork]) -> None:
+        for work in works:
+            if work.doing is not None and self._doing.get(work.device) != work.doing:
+                self.say(
+                    f"{work.device}: {work.doing} ({work.done + 1} of {work.total},"
+                    f" {_at_most(work.left_seconds)})"
+                )
+            self._doing[work.device] = work.doing
+
+    def say(self, text: str) -> None:
+        print(f"genba: {text}", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Lines need no pause."""
+        yield
+
+
+JobReporter = JobBars | JobLines
+
+
+@contextmanager
+def job_reporter() -> Iterator[JobReporter]:
+    """The reporter that suits standard error: bars on a terminal, or lines."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield JobLines()
+        return
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[left]}", markup=False),
+        console=console,
+        transient=True,
+        redirect_stdout=False,  # results go to standard output, wherever that leads
+    ) as progress:
+        yield JobBars(progress)
+
+
+def _at_most(seconds: float) -> str:
+    if seconds >= 100:
+        return f"at most {seconds / 60:.0f} min left"
+    return f"at most {seconds:.0f} s left"
 
 
 def _emit(event: dict[str, object]) -> None:

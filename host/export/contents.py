@@ -7,6 +7,8 @@ from typing import Literal, Self
 
 from host.export.errors import ExportError
 from host.measurement import Measurement
+from host.measurement.samples import NumberKind
+from host.measurement.verdict import Level
 from host.preprocessing import Preprocessing
 
 Precision = Literal["fp32", "int8"]
@@ -42,7 +44,7 @@ class BundleMeasurement:
     """A device's numbers: the median latency with its 95 % interval, over n samples.
 
     `model_sha256` is of the file that was measured; figures may have been written into the
-    shipped file's properties since.
+    shipped file's properties since. Energy is gross: idle power is not taken off.
     """
 
     precision: Precision
@@ -58,14 +60,18 @@ class BundleMeasurement:
     latency_high_seconds: float
     peak_rss_bytes: int
     energy_per_inference_joules: float | None
+    energy_kind: NumberKind | None
     energy_absent_because: str
+    latency_kind: NumberKind
+    verdict: Level
+    verdict_reasons: tuple[str, ...]
     measured_at: str
 
     @classmethod
     def of(cls, measurement: Measurement, *, precision: Precision, device: str) -> Self:
         """The figures of a measurement on the device of that name."""
         low, high = measurement.latency_interval_seconds
-        power = measurement.power
+        energy = measurement.energy
         return cls(
             precision=precision,
             device=device,
@@ -79,8 +85,12 @@ class BundleMeasurement:
             latency_low_seconds=low,
             latency_high_seconds=high,
             peak_rss_bytes=measurement.peak_rss_bytes,
-            energy_per_inference_joules=power.energy_per_inference_joules if power else None,
-            energy_absent_because="" if power else measurement.power_absent_because,
+            energy_per_inference_joules=energy.gross_joules if energy else None,
+            energy_kind=energy.kind if energy else None,
+            energy_absent_because=measurement.energy_absent_because,
+            latency_kind=measurement.latency_kind,
+            verdict=measurement.verdict.level,
+            verdict_reasons=tuple(reason.sentence for reason in measurement.verdict.reasons),
             measured_at=measurement.measured_at.isoformat(),
         )
 

@@ -24,7 +24,8 @@ def model_card(contents: BundleContents) -> str:
                 "95 % interval (ms)",
                 "n",
                 "Peak RSS (MB)",
-                "Energy (mJ per inference)",
+                "Energy, gross (mJ per inference)",
+                "Verdict",
             ),
             [_measurement_row(measurement) for measurement in contents.measurements],
         ),
@@ -80,11 +81,15 @@ def _measurement_row(measurement: BundleMeasurement) -> tuple[str, ...]:
         measurement.device,
         f"{measurement.runtime} {measurement.runtime_version}",
         str(measurement.threads),
-        f"{measurement.latency_seconds * 1e3:.3f}",
+        f"{measurement.latency_seconds * 1e3:.3f}"
+        + ("" if measurement.latency_kind == "measured" else f" ({measurement.latency_kind})"),
         f"{low_ms:.3f} to {high_ms:.3f}",
         str(measurement.n),
         f"{measurement.peak_rss_bytes / 1e6:.1f}",
-        f"none: {measurement.energy_absent_because}" if energy is None else f"{energy * 1e3:.3g}",
+        f"none: {measurement.energy_absent_because}"
+        if energy is None
+        else f"{energy * 1e3:.3g} ({measurement.energy_kind})",
+        ": ".join((measurement.verdict, "; ".join(measurement.verdict_reasons))).removesuffix(": "),
     )
 
 

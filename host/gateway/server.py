@@ -15,6 +15,8 @@ import grpc
 import grpc.aio
 
 from host.errors import GenbaError
+from host.gateway.metering import Metering
+from host.gateway.reports import Reports
 from host.gateway.servicer import CHUNK_BYTES, EnrolmentServicer, FleetServicer
 from host.gateway.watch import POLL_SECONDS, FleetWatch
 from host.job import LEASE_SECONDS
@@ -77,6 +79,7 @@ class Gateway:
     pace: Pace
     _servers: tuple[grpc.aio.Server, ...]
     _watch: FleetWatch
+    _reports: Reports
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop` is set; then tell the devices, and give calls a grace."""
@@ -96,6 +99,7 @@ class Gateway:
             )
             polling.cancel()
             await asyncio.gather(polling, return_exceptions=True)
+            await asyncio.to_thread(self._reports.close)
 
 
 def make_gateway(
@@ -108,7 +112,8 @@ def make_gateway(
     authority = workspace.authority()
     watch = FleetWatch(store, pace.poll_seconds)
     fleet_server = grpc.aio.server(options=_OPTIONS)
-    fleet = FleetServicer(store, watch, version("genba"), pace.lease_seconds)
+    reports = Reports(store, Metering(store))
+    fleet = FleetServicer(store, watch, reports, version("genba"), pace.lease_seconds)
     # The generated stubs are typed for the other, synchronous kind of server.
     cast("Any", pb_grpc.add_FleetServicer_to_server)(fleet, fleet_server)
     mutual = _credentials(authority.issue_server(), authority.certificate_pem)
@@ -119,7 +124,8 @@ def make_gateway(
     cast("Any", pb_grpc.add_EnrolmentServicer_to_server)(enrolment, enrolment_server)
     one_sided = _credentials(authority.as_server, None)
     enrolment_port = _bind(enrolment_server, listen.bind, listen.enrolment_port, one_sided)
-    return Gateway(gateway_port, enrolment_port, pace, (fleet_server, enrolment_server), watch)
+    servers = (fleet_server, enrolment_server)
+    return Gateway(gateway_port, enrolment_port, pace, servers, watch, reports)
 
 
 def serve(

@@ -3,8 +3,7 @@
 import asyncio
 import functools
 import logging
-import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Never, Protocol, TypeVar
 
@@ -12,17 +11,12 @@ from grpc import StatusCode
 
 from host.device import Device
 from host.errors import GenbaError
-from host.gateway.messages import (
-    MessageError,
-    facts_from_pb,
-    lease_to_pb,
-    outcome_from_pb,
-    session_id,
-    text,
-)
+from host.gateway.checks import MessageError, session_id, sha256, text
+from host.gateway.messages import facts_from_pb, lease_to_pb
+from host.gateway.reports import Reports
 from host.gateway.watch import FleetWatch, WatchEvent
-from host.job import LEASE_SECONDS
-from host.measurement import Measurement
+from host.job import LEASE_SECONDS, Job
+from host.measurement import Measurement, MeasurementFailure, Outcome, VerifySpec
 from host.pki import (
     CertificateAuthority,
     CsrError,
@@ -31,14 +25,21 @@ from host.pki import (
     spki_sha256,
     spki_sha256_of_pem,
 )
-from host.store import KeyInUseError, Store, TokenError, UnknownBlobError, UnknownJobError
+from host.store import (
+    Blob,
+    BlobMismatchError,
+    KeyInUseError,
+    Store,
+    TokenError,
+    UnknownBlobError,
+    UnknownJobError,
+)
 from protos import genba_agent_pb2 as pb
 
-PROTOCOL_MIN = PROTOCOL_MAX = 1
+PROTOCOL_MIN = PROTOCOL_MAX = 2
 CHUNK_BYTES = 256 * 1024
 
 _log = logging.getLogger("genba.gateway")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _EVENT_KINDS = {
     "job_ready": pb.Event.KIND_JOB_READY,
     "cancel": pb.Event.KIND_CANCEL,
@@ -63,7 +64,11 @@ class BlobForbiddenError(GenbaError):
 
 
 class OffsetError(GenbaError):
-    """The file ends before that offset."""
+    """That offset is not where the file goes on."""
+
+
+class OutputsForbiddenError(GenbaError):
+    """The caller holds no lease under which it may send this file."""
 
 
 _STATUS: dict[type[GenbaError], StatusCode] = {
@@ -75,7 +80,9 @@ _STATUS: dict[type[GenbaError], StatusCode] = {
     ProtocolMismatchError: StatusCode.FAILED_PRECONDITION,
     SessionError: StatusCode.FAILED_PRECONDITION,
     BlobForbiddenError: StatusCode.PERMISSION_DENIED,
+    OutputsForbiddenError: StatusCode.PERMISSION_DENIED,
     OffsetError: StatusCode.OUT_OF_RANGE,
+    BlobMismatchError: StatusCode.DATA_LOSS,
     UnknownJobError: StatusCode.NOT_FOUND,
     UnknownBlobError: StatusCode.NOT_FOUND,
 }
@@ -171,11 +178,14 @@ class FleetServicer:
         self,
         store: Store,
         watch: FleetWatch,
+        reports: Reports,
         host_version: str,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._store = store
         self._watch = watch
+        self._reports = reports
+        self._sent: dict[str, tuple[str, str]] = {}  # the lease and the file, by device
         self._host_version = host_version
         self._lease_seconds = lease_seconds
 
@@ -201,6 +211,8 @@ class FleetServicer:
         released = await asyncio.to_thread(
             self._store.jobs.release_sessions_before, device.id, session
         )
+        if released:
+            await asyncio.to_thread(self._reports.left, device.id)
         _log.info("%s connected, %d of its leases ended", device.name, released)
         return pb.HelloReply(
             protocol=min(request.protocol_max, PROTOCOL_MAX),
@@ -232,6 +244,7 @@ class FleetServicer:
         if lease is None:
             return pb.ClaimReply()
         _log.info("%s leased job %s, attempt %d", device.name, lease.job.id, lease.attempt)
+        await asyncio.to_thread(self._reports.claimed, lease.job)
         return pb.ClaimReply(lease=lease_to_pb(lease))
 
     @_unary
@@ -240,6 +253,8 @@ class FleetServicer:
     ) -> pb.RenewReply:
         device = await self._caller(context)
         cancel = await asyncio.to_thread(self._store.jobs.renew, device.id, request.lease_id)
+        if cancel:
+            await asyncio.to_thread(self._reports.left, device.id)
         return pb.RenewReply(cancel=cancel, lease_seconds=self._lease_seconds)
 
     @_streaming
@@ -247,12 +262,11 @@ class FleetServicer:
         self, request: pb.BlobRequest, context: Context
     ) -> AsyncGenerator[pb.Chunk]:
         device = await self._caller(context)
-        if not _SHA256.fullmatch(request.sha256):
-            raise MessageError("sha256 must have 64 hexadecimal digits in lower case")
+        wanted = sha256("sha256", request.sha256)
         allowed = await asyncio.to_thread(self._store.jobs.leased_blobs, device.id)
-        if request.sha256 not in allowed:
+        if wanted not in allowed:
             raise BlobForbiddenError(f"{device.name} holds no lease that names this file")
-        path = self._store.blobs.path(request.sha256)
+        path = self._store.blobs.path(wanted)
         size = path.stat().st_size
         if request.offset > size:
             raise OffsetError(f"the file has {size} bytes, so none at offset {request.offset}")
@@ -264,6 +278,20 @@ class FleetServicer:
                 offset += len(data)
 
     @_unary
+    async def WriteBlob(  # noqa: N802 - named by the protocol
+        self, parts: AsyncIterator[pb.BlobPart], context: Context
+    ) -> pb.WriteBlobReply:
+        device = await self._caller(context)
+        first = await anext(parts, None)
+        if first is None:
+            raise MessageError("no part of a file came")
+        spec = await self._may_send(device, first)
+        blob = await self._receive(first, parts, spec.max_output_bytes)
+        self._sent[device.id] = first.lease_id, blob.sha256
+        _log.info("%s sent %d bytes of outputs", device.name, blob.size_bytes)
+        return pb.WriteBlobReply(size_bytes=blob.size_bytes)
+
+    @_unary
     async def Report(  # noqa: N802 - named by the protocol
         self, request: pb.ReportRequest, context: Context
     ) -> pb.ReportReply:
@@ -271,23 +299,51 @@ class FleetServicer:
         job = await asyncio.to_thread(self._store.jobs.get, request.job_id)
         if job.device_id != device.id:
             raise UnknownJobError(job.id)
-        outcome = outcome_from_pb(request, job, self._store.now())
-        stored = await asyncio.to_thread(
-            self._store.jobs.report,
-            device.id,
-            job.id,
-            request.attempt,
-            text(request.idempotency_key)[:100],
-            outcome,
-        )
-        _log.info(
-            "%s reported job %s: %s%s",
-            device.name,
-            job.id,
-            "measured" if isinstance(outcome, Measurement) else outcome.kind,
-            "" if stored else " (not kept)",
-        )
+        if job.state in ("done", "failed"):
+            return pb.ReportReply(stored=False)
+        # Shielded: a device that stops waiting for the answer must not undo the work on it.
+        stored = await asyncio.shield(asyncio.to_thread(self._keep, device, job, request))
         return pb.ReportReply(stored=stored)
+
+    def _keep(self, device: Device, job: Job, request: pb.ReportRequest) -> bool:
+        """Everything that follows from a report, and the report itself, into the store."""
+        outcome = self._reports.outcome(request, job, self._store.now())
+        key = text(request.idempotency_key)[:100]
+        stored = self._store.jobs.report(device.id, job.id, request.attempt, key, outcome)
+        kept = "" if stored else " (not kept)"
+        _log.info("%s reported job %s: %s%s", device.name, job.id, _said(outcome), kept)
+        return stored
+
+    async def _may_send(self, device: Device, part: pb.BlobPart) -> VerifySpec:
+        """The spec of the job that these outputs are of."""
+        wanted = sha256("sha256", part.sha256)
+        job = await asyncio.to_thread(self._store.jobs.leased, device.id, part.lease_id)
+        if job is None or not isinstance(job.spec, VerifySpec):
+            raise OutputsForbiddenError(
+                f"{device.name} holds no such lease of a job to verify a model"
+            )
+        lease_id, sent = self._sent.get(device.id, ("", ""))
+        if lease_id == part.lease_id and sent != wanted:
+            raise OutputsForbiddenError(f"{device.name} has sent other outputs of this job already")
+        return job.spec
+
+    async def _receive(
+        self, first: pb.BlobPart, parts: AsyncIterator[pb.BlobPart], max_bytes: int
+    ) -> Blob:
+        with self._store.blobs.incoming() as incoming:
+            part: pb.BlobPart | None = first
+            while part is not None:
+                if (part.lease_id, part.sha256) != (first.lease_id, first.sha256):
+                    raise MessageError("the parts must be of one file")
+                if part.offset != incoming.size_bytes:
+                    raise OffsetError(
+                        f"the file goes on at offset {incoming.size_bytes}, not at {part.offset}"
+                    )
+                if part.offset + len(part.data) > max_bytes:
+                    raise MessageError(f"the outputs may have at most {max_bytes} bytes")
+                await asyncio.to_thread(incoming.write, part.data)
+                part = await anext(parts, None)
+            return await asyncio.to_thread(incoming.keep, first.sha256)
 
     async def _caller(self, context: Context) -> Device:
         pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
@@ -314,3 +370,11 @@ class FleetServicer:
 
 def _event_to_pb(event: WatchEvent) -> pb.Event:
     return pb.Event(kind=_EVENT_KINDS[event.kind], job_id=event.job_id)
+
+
+def _said(outcome: Outcome) -> str:
+    if isinstance(outcome, Measurement):
+        return f"measured, {outcome.verdict.level}"
+    if isinstance(outcome, MeasurementFailure):
+        return outcome.kind
+    return type(outcome).__name__

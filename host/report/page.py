@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from host.report import units
 from host.report.plots import front_figure, png, svg
-from host.report.tables import absent_power, three_figures
+from host.report.tables import absent_power, three_figures, verdict_notes
 from host.report.texts import TEXTS
 from host.study.finalist import FinalistResult
 from host.study.front import FrontReport
@@ -31,6 +31,7 @@ def front_page(
         figures=three_figures(report, finalists),
         picture=svg(front_figure(report)),
         absent_power=absent_power(report),
+        verdict_notes=verdict_notes(report),
         units=units,
     )
 

@@ -6,6 +6,8 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from host.report.units import MS
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _JAPANESE_FONTS = ("Noto Sans CJK JP", "IPAexGothic", "IPAGothic", "Yu Gothic", "Meiryo")
+_JAPANESE_FILES = ("notosanscjk-regular", "ipaexg", "ipag", "yugoth", "meiryo")
 _FRONT = "#0b6e4f"
 _PREDICTED = "#b8860b"
 _LIMIT = "#a4262c"
@@ -30,7 +33,7 @@ def front_figure(report: FrontReport) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with _fonts():
+    with fonts():
         devices = [device.device for device in report.rows[0].devices]
         figure = Figure(figsize=(7.5 * len(devices), 4.8), layout="constrained")
         FigureCanvasAgg(figure)
@@ -43,14 +46,24 @@ def front_figure(report: FrontReport) -> Figure:
     return figure
 
 
+@cache
+def _japanese_fonts() -> tuple[str, ...]:
+    """Those that this machine has, also where they are younger than matplotlib's list of fonts."""
+    from matplotlib.font_manager import findSystemFonts, fontManager, get_font_names
+
+    if not any(name in get_font_names() for name in _JAPANESE_FONTS):
+        for file in findSystemFonts():
+            if Path(file).stem.lower().startswith(_JAPANESE_FILES):
+                fontManager.addfont(file)
+    return tuple(name for name in _JAPANESE_FONTS if name in get_font_names())
+
+
 @contextmanager
-def _fonts() -> Iterator[None]:
+def fonts() -> Iterator[None]:
     """Draws Japanese names where this machine has a font for them; in SVG the browser does."""
     import matplotlib as mpl
-    from matplotlib.font_manager import get_font_names
 
-    japanese = [name for name in _JAPANESE_FONTS if name in get_font_names()]
-    style: Any = {"font.family": ["DejaVu Sans", *japanese], "svg.fonttype": "none"}
+    style: Any = {"font.family": ["DejaVu Sans", *_japanese_fonts()], "svg.fonttype": "none"}
     with mpl.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -59,7 +72,7 @@ def _fonts() -> Iterator[None]:
 def png(figure: Figure) -> bytes:
     """The picture as a PNG file."""
     buffer = io.BytesIO()
-    with _fonts():
+    with fonts():
         figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
 
@@ -67,7 +80,7 @@ def png(figure: Figure) -> bytes:
 def svg(figure: Figure) -> str:
     """The picture as an SVG element to put into a page."""
     buffer = io.StringIO()
-    with _fonts():
+    with fonts():
         figure.savefig(
             buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
         )

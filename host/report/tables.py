@@ -1,5 +1,6 @@
 """Tables for the terminal."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -17,6 +18,8 @@ from host.report.units import (
 )
 from host.study.finalist import Choice, FinalistResult, Form
 from host.study.front import FrontReport
+
+NOTES_SHOWN = 6
 
 
 def front_table(report: FrontReport) -> RenderableType:
@@ -51,7 +54,8 @@ def front_table(report: FrontReport) -> RenderableType:
     power_notes = [
         Text(f"power on {name}: none, because {why}") for name, why in absent_power(report).items()
     ]
-    return Group(table, *notes, chosen, limits, *power_notes)
+    doubts = [Text(doubt) for doubt in verdict_notes(report)]
+    return Group(table, *notes, chosen, limits, *power_notes, *doubts)
 
 
 def finalists_table(finalists: Sequence[FinalistResult]) -> RenderableType:
@@ -129,6 +133,19 @@ def _chosen(form: Form, choice: Choice) -> str:
     if choice.form != form:
         return ""
     return "yes" if choice.within_limits else "yes, but beyond a limit"
+
+
+def verdict_notes(report: FrontReport) -> list[str]:
+    """What speaks against measurements of the front, most frequent first, by device."""
+    counts = Counter(
+        f"{device.device}: {device.verdict}: {reason}"
+        for row in report.rows
+        for device in row.devices
+        for reason in device.verdict_reasons
+    )
+    shown = [text for text, _ in counts.most_common(NOTES_SHOWN)]
+    more = len(counts) - len(shown)
+    return shown + ([f"and {more} more"] if more else [])
 
 
 def absent_power(report: FrontReport) -> dict[str, str]:

@@ -23,9 +23,15 @@ def significant(value: float) -> str:
 
 
 def measured_latency(row: OnDevice) -> str:
-    """Median in ms with the 95 % interval of the median and the number of samples."""
+    """Median in ms with the 95 % interval of the median and the number of samples; and what is
+    not as it should be: a figure that was derived, a verdict that is not OK.
+    """
     low, high = milliseconds(row.latency_low_seconds), milliseconds(row.latency_high_seconds)
-    return f"{milliseconds(row.latency_seconds)} [{low}, {high}] n={row.samples}"
+    figure = f"{milliseconds(row.latency_seconds)} [{low}, {high}] n={row.samples}"
+    doubts: list[str] = [row.latency_kind] if row.latency_kind != "measured" else []
+    if row.verdict not in (None, "OK"):
+        doubts.append(str(row.verdict))
+    return " ".join([figure, *doubts])
 
 
 def predicted_latency(prediction: Predicted | None, *, absent: str = "calibration") -> str:

@@ -1,8 +1,9 @@
 """The host's memory: devices, jobs, measurements, candidates, studies, and files by hash."""
 
-from host.store.blobs import Blob, UnknownBlobError
+from host.store.blobs import Blob, BlobMismatchError, IncomingBlob, UnknownBlobError
 from host.store.bundles import StoredBundle
 from host.store.candidates import StoredCandidate, UnknownCandidateError
+from host.store.codec import StoredValueError
 from host.store.cost_models import StoredCostModel
 from host.store.database import StoreError, StoreUrlError
 from host.store.devices import (
@@ -15,6 +16,7 @@ from host.store.devices import (
     UsedTokenError,
 )
 from host.store.jobs import Progress, Queue, UnknownJobError
+from host.store.measurements import StoredMeasurement, UnknownMeasurementError
 from host.store.store import Store, utc_now
 from host.store.studies import (
     AccuracyRow,
@@ -29,8 +31,10 @@ from host.store.wait import JobCancelledError, Waiting, wait_for_outcomes
 __all__ = [
     "AccuracyRow",
     "Blob",
+    "BlobMismatchError",
     "DeviceNameError",
     "ExpiredTokenError",
+    "IncomingBlob",
     "JobCancelledError",
     "KeyInUseError",
     "PredictionRow",
@@ -42,6 +46,8 @@ __all__ = [
     "StoredBundle",
     "StoredCandidate",
     "StoredCostModel",
+    "StoredMeasurement",
+    "StoredValueError",
     "Study",
     "StudyCandidate",
     "StudyExistsError",
@@ -50,6 +56,7 @@ __all__ = [
     "UnknownCandidateError",
     "UnknownDeviceError",
     "UnknownJobError",
+    "UnknownMeasurementError",
     "UnknownStudyError",
     "UnknownTokenError",
     "UsedTokenError",

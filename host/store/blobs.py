@@ -4,7 +4,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,12 +23,41 @@ class UnknownBlobError(StoreError):
         self.sha256 = sha256
 
 
+class BlobMismatchError(StoreError):
+    """The content is not what was announced."""
+
+
 @dataclass(frozen=True)
 class Blob:
     """A kept file, by the SHA-256 of its content in hexadecimal."""
 
     sha256: str
     size_bytes: int
+
+
+class IncomingBlob:
+    """A file that comes piece by piece; it is kept by `keep` and otherwise forgotten."""
+
+    def __init__(self, file: BinaryIO, keep: Callable[[Blob], Blob]) -> None:
+        self._file = file
+        self._keep = keep
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        """Add the next piece."""
+        self._file.write(data)
+        self._digest.update(data)
+        self.size_bytes += len(data)
+
+    def keep(self, sha256: str) -> Blob:
+        """Keep the file. Raises BlobMismatchError where its content has another hash."""
+        if self._digest.hexdigest() != sha256:
+            raise BlobMismatchError(
+                f"the {self.size_bytes} bytes that came do not have the SHA-256 {sha256}: they were"
+                " cut or changed on the way"
+            )
+        return self._keep(Blob(sha256, self.size_bytes))
 
 
 class Blobs:
@@ -55,6 +85,20 @@ class Blobs:
                 self._write(blob, lambda file: shutil.copyfileobj(source, file))
         return self._note(blob)
 
+    @contextmanager
+    def incoming(self) -> Iterator[IncomingBlob]:
+        """A file to be filled; nothing of it stays behind unless it is kept."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with _part(self._folder) as (part, file):
+
+            def keep(blob: Blob) -> Blob:
+                final = self._place(blob.sha256)
+                final.parent.mkdir(parents=True, exist_ok=True)
+                _finish(file, part, final)
+                return self._note(blob)
+
+            yield IncomingBlob(file, keep)
+
     def path(self, sha256: str) -> Path:
         """Where the file lies, for reading only. Raises UnknownBlobError."""
         path = self._place(sha256)
@@ -76,25 +120,36 @@ class Blobs:
     def _write(self, blob: Blob, fill: Callable[[BinaryIO], object]) -> None:
         final = self._place(blob.sha256)
         final.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".part-", dir=final.parent)
-        part = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                fill(file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.chmod(0o440)
-            part.replace(final)
-        finally:
-            part.unlink(missing_ok=True)
-        folder = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)  # the new name itself
-        finally:
-            os.close(folder)
+        with _part(final.parent) as (part, file):
+            fill(file)
+            _finish(file, part, final)
 
     def _note(self, blob: Blob) -> Blob:
         row = {"sha256": blob.sha256, "size_bytes": blob.size_bytes, "created_at": self._now()}
         with self._database.write() as session:
             insert_absent(session, BlobRow, [row])
         return blob
+
+
+@contextmanager
+def _part(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    handle, name = tempfile.mkstemp(prefix=".part-", dir=folder)
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield part, file
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _finish(file: BinaryIO, part: Path, final: Path) -> None:
+    """Give the file its name once all of it is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    part.chmod(0o440)
+    part.replace(final)
+    folder = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)  # the new name itself
+    finally:
+        os.close(folder)

@@ -55,9 +55,18 @@ class Database:
 
     @contextmanager
     def connect_to_migrate(self) -> Iterator[Connection]:
-        """A connection in a writing transaction, for a change of the schema."""
-        with self._translated(), self._writing.begin() as connection:
+        """A connection in a writing transaction, for a change of the schema.
+
+        Raises StoreError where a row would refer to one that is not there.
+        """
+        with (
+            self._translated(),
+            self._writing.connect() as connection,
+            _rebuilding(connection),
+            connection.begin(),
+        ):
             yield connection
+            _check_references(connection)
 
     def close(self) -> None:
         """Close all connections."""
@@ -69,6 +78,34 @@ class Database:
             yield
         except DBAPIError as error:
             raise StoreError(f"the store {self.shown} cannot be used: {error.orig}") from error
+
+
+@contextmanager
+def _rebuilding(connection: Connection) -> Iterator[None]:
+    """Let SQLite replace tables that others refer to; see "Making Other Kinds Of Table Schema
+    Changes", https://www.sqlite.org/lang_altertable.html. It can only be said outside of a
+    transaction.
+    """
+    raw = connection.connection.driver_connection
+    if not isinstance(raw, sqlite3.Connection):
+        yield
+        return
+    raw.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        raw.execute("PRAGMA foreign_keys = ON")
+
+
+def _check_references(connection: Connection) -> None:
+    if connection.dialect.name != "sqlite":
+        return
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    if broken is not None:
+        raise StoreError(
+            f"a row of the table {broken[0]!r} refers to one of {broken[2]!r} that is not there:"
+            " restore a copy of the store"
+        )
 
 
 def insert_absent(

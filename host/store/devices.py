@@ -201,6 +201,19 @@ class Devices:
         return token
 
 
+def require_device(session: Session, device_id: str) -> DeviceRow:
+    """The row of an enrolled device. Raises UnknownDeviceError for a removed or unknown one."""
+    row = session.get(DeviceRow, device_id)
+    if row is None:
+        raise UnknownDeviceError(f"no device with the id {device_id} is enrolled")
+    if row.removed_at is not None:
+        raise UnknownDeviceError(
+            f"{row.name} was removed from this workspace: enrol it again with"
+            f" `genba device enroll {row.name}`"
+        )
+    return row
+
+
 def _active(*conditions: ColumnElement[bool]) -> Select[DeviceRow]:
     return select(DeviceRow).where(DeviceRow.removed_at.is_(None), *conditions)
 

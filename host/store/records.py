@@ -1,19 +1,36 @@
 """Rows to the frozen values that the rest of the host knows, and back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any, cast
 
-from host.device import Device, DeviceFacts, PowerSource, Runtime
+from host.device import Device, DeviceFacts, MeterBinding, PowerSource, Runtime
 from host.job import Job, JobState
-from host.measurement import FailureKind, Measurement, MeasurementFailure, MeasureSpec, Power
-from host.store.tables import DeviceRow, FailureRow, JobRow, MeasurementRow
-
-_AS_THEY_ARE = tuple(
-    field.name
-    for field in fields(Measurement)
-    if field.name not in {"latency_samples_seconds", "power", "runtime_options"}
+from host.measurement import (
+    FailureKind,
+    Measurement,
+    MeasurementFailure,
+    ProbeResult,
+    Profile,
+    VerifiedOutputs,
 )
+from host.store.codec import StoredValueError, pack, spec_from_plain, unpack
+from host.store.tables import (
+    DeviceRow,
+    FailureRow,
+    JobRow,
+    MeasurementRow,
+    MeterRow,
+    ResultRow,
+)
+
+Result = VerifiedOutputs | Profile | ProbeResult
+_RESULTS: dict[str, type[Result]] = {
+    "verify": VerifiedOutputs,
+    "profile": Profile,
+    "probe": ProbeResult,
+}
 
 
 def facts_to_json(facts: DeviceFacts) -> dict[str, Any]:
@@ -45,17 +62,18 @@ def device_from_row(row: DeviceRow) -> Device:
 
 
 def job_from_row(row: JobRow) -> Job:
-    """The job of that row."""
+    """The job of that row. Raises StoredValueError."""
     return Job(
         id=row.id,
         key=row.key,
         device_id=row.device_id,
-        spec=MeasureSpec(**row.spec),
+        spec=spec_from_plain(row.kind, row.spec),
         state=cast("JobState", row.state),
         attempt=row.attempt,
         study_id=row.study_id,
         purpose=row.purpose,
         created_at=row.created_at,
+        label=row.label,
     )
 
 
@@ -66,21 +84,48 @@ def measurement_to_row(
     return MeasurementRow(
         job_id=job_id,
         idempotency_key=idempotency_key,
-        latency_samples_seconds=list(measurement.latency_samples_seconds),
-        power=None if measurement.power is None else asdict(measurement.power),
-        runtime_options=list(measurement.runtime_options),
-        **{name: getattr(measurement, name) for name in _AS_THEY_ARE},
+        device_id=measurement.device_id,
+        model_sha256=measurement.model_sha256,
+        protocol=measurement.protocol,
+        runtime=measurement.runtime,
+        runtime_library=measurement.runtime_library,
+        runtime_version=measurement.runtime_version,
+        threads=measurement.threads,
+        latency_seconds=measurement.latency_seconds,
+        latency_kind=measurement.latency_kind,
+        verdict=measurement.verdict.level,
+        energy_kind=None if measurement.energy is None else measurement.energy.kind,
+        peak_rss_bytes=measurement.peak_rss_bytes,
+        measured_at=measurement.measured_at,
+        content=pack(measurement),
     )
 
 
 def measurement_from_row(row: MeasurementRow) -> Measurement:
-    """The measurement of that row."""
-    return Measurement(
-        latency_samples_seconds=tuple(row.latency_samples_seconds),
-        power=None if row.power is None else Power(**row.power),
-        runtime_options=tuple(row.runtime_options),
-        **{name: getattr(row, name) for name in _AS_THEY_ARE},
+    """The measurement of that row. Raises StoredValueError."""
+    return unpack(Measurement, row.content)
+
+
+def result_to_row(
+    job_id: str, idempotency_key: str, result: Result, reported_at: datetime
+) -> ResultRow:
+    """The row to keep of any other result."""
+    return ResultRow(
+        job_id=job_id,
+        idempotency_key=idempotency_key,
+        device_id=result.device_id,
+        kind=next(kind for kind, cls in _RESULTS.items() if isinstance(result, cls)),
+        reported_at=reported_at,
+        content=pack(result),
     )
+
+
+def result_from_row(row: ResultRow) -> Result:
+    """The result of that row. Raises StoredValueError."""
+    cls = _RESULTS.get(row.kind)
+    if cls is None:
+        raise StoredValueError(f"the store holds a result of the unknown kind {row.kind!r}")
+    return unpack(cls, row.content)
 
 
 def failure_to_row(
@@ -99,3 +144,8 @@ def failure_from_row(row: FailureRow) -> MeasurementFailure:
         message=row.message,
         failed_at=row.failed_at,
     )
+
+
+def meter_from_row(row: MeterRow) -> MeterBinding:
+    """The meter of that row."""
+    return MeterBinding(row.url, dict(row.options))

@@ -13,7 +13,9 @@ from host.store.database import Database
 from host.store.devices import Devices
 from host.store.jobs import Jobs
 from host.store.measurements import Measurements
+from host.store.meters import Meters
 from host.store.migrate import upgrade
+from host.store.probes import Probes
 from host.store.studies import Studies
 
 
@@ -38,6 +40,8 @@ class Store:
         self.devices = Devices(database, now)
         self.jobs = Jobs(database, now)
         self.measurements = Measurements(database)
+        self.probes = Probes(database)
+        self.meters = Meters(database)
         self.candidates = Candidates(database, now)
         self.studies = Studies(database, now)
         self.cost_models = CostModels(database, now)

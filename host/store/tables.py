@@ -11,6 +11,7 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     Index,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -65,8 +66,7 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime(),
         float: Double(),
         dict[str, Any]: JSON(none_as_null=True),
-        list[float]: JSON(none_as_null=True),
-        list[str]: JSON(none_as_null=True),
+        bytes: LargeBinary(),
     }
 
 
@@ -139,7 +139,10 @@ class StudyRow(Base):
 
 
 class JobRow(Base):
-    """The queue between whoever wants a measurement and the gateway."""
+    """The queue between whoever wants something of a device and the gateway.
+
+    `inputs_sha256` is that of a verify job; `not_before` is set while its device was not ready.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (Index("ix_jobs_queue", "device_id", "state", "priority", "number"),)
@@ -148,11 +151,17 @@ class JobRow(Base):
     id: Mapped[str] = mapped_column(String(ID_LENGTH), unique=True)
     key: Mapped[str] = mapped_column(String(SHA256_LENGTH), unique=True)
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
-    model_sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"))
+    model_sha256: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"))
+    inputs_sha256: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"))
+    kind: Mapped[str] = mapped_column(String(16))
     spec: Mapped[dict[str, Any]]
+    label: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(String(16))
     attempt: Mapped[int]
     lost_attempts: Mapped[int]  # since the job was last queued by a person or a study
+    refusals: Mapped[int]  # likewise: how often its device was not ready
+    not_before: Mapped[datetime | None]
+    not_ready_because: Mapped[str | None] = mapped_column(Text)
     priority: Mapped[int]
     purpose: Mapped[str] = mapped_column(String(200))
     study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id"), index=True)
@@ -178,7 +187,9 @@ class LeaseRow(Base):
 
 
 class MeasurementRow(Base):
-    """What a device measured, with every raw sample; never changed."""
+    """What a device measured; never changed. The columns are for queries and lists: `content`
+    holds everything, with every raw sample.
+    """
 
     __tablename__ = "measurements"
     __table_args__ = (Index("ix_measurements_model", "device_id", "model_sha256"),)
@@ -193,27 +204,42 @@ class MeasurementRow(Base):
     runtime_library: Mapped[str] = mapped_column(Text)
     runtime_version: Mapped[str] = mapped_column(Text)
     threads: Mapped[int]
-    latency_samples_seconds: Mapped[list[float]]
-    runs_per_sample: Mapped[int]
-    warmup_runs: Mapped[int]
-    load_seconds: Mapped[float]
-    first_inference_seconds: Mapped[float]
-    base_rss_bytes: Mapped[int] = mapped_column(BigInteger)
-    load_rss_bytes: Mapped[int] = mapped_column(BigInteger)
+    latency_seconds: Mapped[float]
+    latency_kind: Mapped[str] = mapped_column(String(16))
+    verdict: Mapped[str] = mapped_column(String(16))
+    energy_kind: Mapped[str | None] = mapped_column(String(16))
     peak_rss_bytes: Mapped[int] = mapped_column(BigInteger)
-    power: Mapped[dict[str, Any] | None]
-    power_absent_because: Mapped[str] = mapped_column(Text)
-    temperature_start_celsius: Mapped[float | None]
-    temperature_end_celsius: Mapped[float | None]
-    governor: Mapped[str | None] = mapped_column(Text)
-    load_average_start: Mapped[float]
-    runtime_options: Mapped[list[str]]
-    cpu_seconds: Mapped[float | None]
     measured_at: Mapped[datetime]
+    content: Mapped[bytes]
+
+
+class ResultRow(Base):
+    """What came of a verify, profile or probe job, as compressed JSON; never changed."""
+
+    __tablename__ = "job_results"
+    __table_args__ = (Index("ix_job_results_latest", "device_id", "kind", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    idempotency_key: Mapped[str] = mapped_column(String(100))
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
+    kind: Mapped[str] = mapped_column(String(16))
+    reported_at: Mapped[datetime]
+    content: Mapped[bytes]
+
+
+class MeterRow(Base):
+    """The meter on the network that measures a device's supply."""
+
+    __tablename__ = "meters"
+
+    device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"), primary_key=True)
+    url: Mapped[str] = mapped_column(Text)
+    options: Mapped[dict[str, Any]]
 
 
 class FailureRow(Base):
-    """Why a job has no measurement; never changed."""
+    """Why a job has no result; never changed."""
 
     __tablename__ = "measurement_failures"
 
@@ -221,7 +247,7 @@ class FailureRow(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
     idempotency_key: Mapped[str | None] = mapped_column(String(100))  # None: the host said so
     device_id: Mapped[str] = mapped_column(ForeignKey("devices.id"))
-    model_sha256: Mapped[str] = mapped_column(ForeignKey("blobs.sha256"))
+    model_sha256: Mapped[str | None] = mapped_column(ForeignKey("blobs.sha256"))
     kind: Mapped[str] = mapped_column(String(32))
     message: Mapped[str] = mapped_column(Text)
     failed_at: Mapped[datetime]

@@ -1,33 +1,42 @@
 """Waiting for what devices report."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from host.device import Device
 from host.job import Job
 from host.measurement import Outcome
 from host.store.database import StoreError
+from host.store.jobs import Progress
 from host.store.store import Store
 
 
 class JobCancelledError(StoreError):
     """A job was withdrawn while somebody waited for it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, device: Device | None, *, removed: bool) -> None:
+        name = job.device_id if device is None else device.name
         super().__init__(
-            f"job {job.id} was cancelled, or its device removed, while waiting for its outcome:"
-            " run the same command again to ask for it anew"
+            f"{name} was removed from this workspace while waiting for its outcome: enrol it again"
+            f" with `genba device enroll {name}` and run the same command again"
+            if removed
+            else f"job {job.id} on {name} was cancelled while waiting for its outcome: run the same"
+            " command again to ask for it anew"
         )
         self.job = job
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """What is waited for: the jobs without an outcome, and which of their devices are offline."""
+    """What is waited for: the jobs without an outcome, and which of their devices are offline.
+
+    `not_ready` says, by job id, why a device refused a job that it will be given again.
+    """
 
     jobs: tuple[Job, ...]
     offline: tuple[Device, ...]
+    not_ready: Mapping[str, str] = field(default_factory=dict)
 
 
 def wait_for_outcomes(
@@ -48,7 +57,7 @@ def wait_for_outcomes(
         progress = store.jobs.progress(left)
         for job_id, found in progress.items():
             if found.state == "cancelled":
-                raise JobCancelledError(left[job_id])
+                raise _withdrawn(store, left[job_id])
         ready = [job for job in left.values() if progress[job.id].outcome is not None]
         for job in ready:
             outcome = progress[job.id].outcome
@@ -57,10 +66,17 @@ def wait_for_outcomes(
                 yield job, outcome
         if left and not ready:
             if on_wait is not None:
-                on_wait(_waiting(store, tuple(left.values())))
+                on_wait(_waiting(store, tuple(left.values()), progress))
             sleep(poll_seconds)
 
 
-def _waiting(store: Store, jobs: tuple[Job, ...]) -> Waiting:
+def _withdrawn(store: Store, job: Job) -> JobCancelledError:
+    device = store.devices.by_id(job.device_id)
+    removed = all(device.id != job.device_id for device in store.devices.all())
+    return JobCancelledError(job, device, removed=removed)
+
+
+def _waiting(store: Store, jobs: tuple[Job, ...], progress: Mapping[str, Progress]) -> Waiting:
     offline = store.devices.offline(job.device_id for job in jobs)
-    return Waiting(jobs, tuple(offline))
+    told = {job.id: progress[job.id].not_ready_because for job in jobs}
+    return Waiting(jobs, tuple(offline), {job: why for job, why in told.items() if why is not None})

@@ -23,14 +23,16 @@ from host.export.contents import (
 from host.export.errors import ExportError
 from host.export.metadata import onnx_metadata, with_metadata
 from host.export.quantize import quantize_int8
-from host.measurement import Measurement, Outcome
+from host.measurement import Measured, Measurement
 from host.network.onnx_model import onnx_bytes
 from host.network.torch_module import NetworkModule, build_module
 from host.network.weights import folded_weights
 from host.store.store import Store
 from host.store.studies import AccuracyRow, Study
+from host.study.answers import MOST_IMAGES, SAME_ANSWERS, agreement_by_device
 from host.study.finalist import Choice, FinalistResult, Form, FormResult, Score
 from host.study.front import OnDevice
+from host.study.ledger import Manner
 from host.study.limits import Limit
 from host.study.proposal import Proposal
 from host.study.search import Search
@@ -41,8 +43,6 @@ from host.training.train import EpochRecord, TrainConfig, TrainResult, logits_of
 Member = TypeVar("Member")
 
 CALIBRATION_IMAGES = 128
-FINALIST_SECONDS = 3.0
-"""How long a finalist is timed at least: these figures are shipped."""
 DOUBTFUL_RATIO = 1.25
 LARGEST_RELATIVE_DIFFERENCE = 1e-3
 """Between the logits of torch and of the exported float32 file, relative to the largest logit."""
@@ -106,7 +106,11 @@ class Finishing:
                 return result
         trained = self._train(proposal, loader)
         measured = self._measure(trained)
-        forms = [self._form(trained, form, measured[form]) for form in trained.models]
+        answers = self._answers(trained)
+        forms = [
+            self._form(trained, form, measured[form], answers.get(form, {}))
+            for form in trained.models
+        ]
         choices = [self._choose_form(forms, d.name) for d in self._search.ledger.devices]
         bundle = self._write(trained, measured, choices)
         result = _result(trained, forms, choices, bundle, self._search.combined_scores())
@@ -178,7 +182,7 @@ class Finishing:
         outcomes = self._search.ledger.measure_models(
             {form: model for form, model in trained.models.items()},  # noqa: C416 - str keys
             purpose=f"finalist of {self._study.name}",
-            min_seconds=FINALIST_SECONDS,
+            manner=Manner.of_finalists(self._config.measuring),
         )
         measured: dict[Form, dict[str, Measurement]] = {form: {} for form in trained.models}
         for (form, device), outcome in self._outcomes_in_order(trained, outcomes):
@@ -195,9 +199,25 @@ class Finishing:
         self._compare_with_untrained(key, measured["fp32"])
         return measured
 
+    def _answers(self, trained: Trained) -> dict[Form, Mapping[str, float | None]]:
+        """How far int8 answers on each device as it does here; float32 needs no such look."""
+        if "int8" not in trained.models:
+            return {}
+        split = trained.split
+        images = split.preprocessing.normalise(split.validation.pixels[:MOST_IMAGES])
+        found = agreement_by_device(
+            self._store,
+            self._study.id,
+            self._search.ledger.devices,
+            trained.models["int8"],
+            images,
+            on_wait=self._search.ledger.say_waiting,
+        )
+        return {"int8": found}
+
     def _outcomes_in_order(
-        self, trained: Trained, outcomes: Mapping[tuple[str, str], Outcome]
-    ) -> list[tuple[tuple[Form, str], Outcome]]:
+        self, trained: Trained, outcomes: Mapping[tuple[str, str], Measured]
+    ) -> list[tuple[tuple[Form, str], Measured]]:
         return [
             ((form, device.name), outcomes[form, device.name])
             for form in trained.models
@@ -219,7 +239,11 @@ class Finishing:
                 )
 
     def _form(
-        self, trained: Trained, form: Form, measured: Mapping[str, Measurement]
+        self,
+        trained: Trained,
+        form: Form,
+        measured: Mapping[str, Measurement],
+        agreement: Mapping[str, float | None],
     ) -> FormResult:
         evaluation = trained.evaluations[form]
         model = trained.models[form]
@@ -231,7 +255,9 @@ class Finishing:
             balanced_accuracy=evaluation.balanced_accuracy,
             auroc=None if evaluation.auroc is None else _score(evaluation.auroc),
             validation_quality=trained.validation_quality[form],
-            devices=[OnDevice.of(name, m) for name, m in measured.items()],
+            devices=[
+                OnDevice.of(name, m, agreement=agreement.get(name)) for name, m in measured.items()
+            ],
         )
 
     def _choose_form(self, forms: Sequence[FormResult], device: str) -> Choice:
@@ -329,8 +355,9 @@ def gate(
 ) -> tuple[Form, str]:
     """The form to ship to a device, and the reason in words.
 
-    int8 wins where its quality on the validation images is at most `max_drop` lower, and it alone
-    is within the limits or it is faster there, by 95 % intervals that do not overlap.
+    int8 wins where its quality on the validation images is at most `max_drop` lower, the device
+    gives the host's answers, and it alone is within the limits or it is faster there, by 95 %
+    intervals that do not overlap.
     """
     quality = {form.form: form.validation_quality for form in forms}
     if "int8" not in figures:
@@ -344,6 +371,16 @@ def gate(
     )
     if drop > max_drop:
         return "fp32", f"{pace} and loses {drop:.3f} in quality, more than {max_drop:g}"
+    if figures["fp32"].latency_kind != figures["int8"].latency_kind or "REJECT" in (
+        figures["fp32"].verdict,
+        figures["int8"].verdict,
+    ):
+        return "fp32", "the two cannot be compared here: a figure is derived or its verdict REJECT"
+    agreement = figures["int8"].agreement
+    if agreement is None:
+        return "fp32", f"{pace}, but its answers could not be checked on this device"
+    if agreement < SAME_ANSWERS:
+        return "fp32", f"{pace}, and answers as on the host on {agreement:.0%} of the images only"
     if within["int8"] != within["fp32"]:
         only: Form = "int8" if within["int8"] else "fp32"
         return only, f"{pace}, and only {only} is within the limits here"

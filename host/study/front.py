@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict
 
 from cost_models.base import Prediction
 from host.measurement import Measurement
+from host.measurement.samples import NumberKind
+from host.measurement.verdict import Level
 
 
 class Value(BaseModel):
@@ -42,7 +44,9 @@ class Predicted(Value):
 class OnDevice(Value):
     """What is known of a candidate on one device. Seconds, bytes, watts, joules.
 
-    A prediction is None for a candidate that was measured to calibrate the cost models.
+    A prediction is None for a candidate that was measured to calibrate the cost models. Energy
+    is gross: idle power is not taken off. A verdict of None was never given. `agreement` is the
+    share of validation images on which the device gave the host's answer, where it was asked.
     """
 
     device: str
@@ -58,6 +62,10 @@ class OnDevice(Value):
     energy_per_inference_joules: float | None
     power_source: str | None
     power_absent_because: str
+    latency_kind: NumberKind = "measured"
+    verdict: Level | None = None
+    verdict_reasons: list[str] = []
+    agreement: float | None = None
 
     @classmethod
     def of(
@@ -67,10 +75,11 @@ class OnDevice(Value):
         *,
         latency: Prediction | None = None,
         peak_rss: Prediction | None = None,
+        agreement: float | None = None,
     ) -> Self:
         """The figures of a measurement, beside what was predicted before it."""
         low, high = measurement.latency_interval_seconds
-        power = measurement.power
+        energy = measurement.energy
         return cls(
             device=device,
             runtime=f"{measurement.runtime_library} {measurement.runtime_version}",
@@ -81,12 +90,14 @@ class OnDevice(Value):
             latency_high_seconds=high,
             samples=measurement.sample_count,
             peak_rss_bytes=measurement.peak_rss_bytes,
-            power_watts=None if power is None else power.power_watts,
-            energy_per_inference_joules=None
-            if power is None
-            else power.energy_per_inference_joules,
-            power_source=None if power is None else f"{power.source}, {power.kind}",
-            power_absent_because=measurement.power_absent_because,
+            power_watts=None if energy is None else energy.power_watts,
+            energy_per_inference_joules=None if energy is None else energy.gross_joules,
+            power_source=None if energy is None else f"{energy.source}, {energy.kind}",
+            power_absent_because=measurement.energy_absent_because,
+            latency_kind=measurement.latency_kind,
+            verdict=measurement.verdict.level,
+            verdict_reasons=[reason.sentence for reason in measurement.verdict.reasons],
+            agreement=agreement,
         )
 
 

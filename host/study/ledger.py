@@ -2,25 +2,66 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Self
 
-from host.config import DeviceConfig
+from host.config import DeviceConfig, MeasuringConfig
 from host.device import Device
 from host.errors import UsageError
 from host.job import Job
-from host.measurement import Measurement, MeasurementFailure, MeasureSpec, Outcome
+from host.measurement import (
+    PRESETS,
+    Measured,
+    Measurement,
+    MeasurementFailure,
+    MeasureSpec,
+    ModelRun,
+    Plan,
+    Readiness,
+)
+from host.store.blobs import Blob
 from host.store.store import Store
 from host.store.wait import Waiting, wait_for_outcomes
 from host.study.proposal import Proposal
 from host.study.report import Reporter
 
 OFFLINE_GRACE_SECONDS = 3.0
-SEARCH_SECONDS = 0.5
-"""How long a candidate is timed at least; many are measured, and a model is fitted on them."""
+LONGEST_SECONDS = 300.0
+"""How long a device may take for a measurement besides twice the budget of its samples."""
+MAX_REPEATS = 2
+"""How often a measurement whose verdict is REJECT is made once more."""
 
 
 class MissingRuntimeError(UsageError):
     """A device of the study has no runtime for the models that it is to measure."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How carefully to measure, and what to do on a busy device."""
+
+    plan: Plan
+    readiness: Readiness = field(default_factory=Readiness)
+
+    @classmethod
+    def of_search(cls, config: MeasuringConfig) -> Self:
+        """For candidates: one observes their device for less time than one measures it."""
+        return cls(PRESETS[config.search], _readiness(config, observe_seconds=0.5))
+
+    @classmethod
+    def of_finalists(cls, config: MeasuringConfig) -> Self:
+        """For the figures that are shipped."""
+        plan = PRESETS[config.finalists]
+        return cls(
+            plan.with_energy() if config.energy else plan, _readiness(config, observe_seconds=2.0)
+        )
+
+
+def _readiness(config: MeasuringConfig, observe_seconds: float) -> Readiness:
+    if config.on_busy == "refuse":
+        return Readiness(observe_seconds=observe_seconds)
+    return Readiness(observe_seconds=observe_seconds, wait_seconds=0.0, measure_when_busy=True)
 
 
 @dataclass(frozen=True)
@@ -34,9 +75,14 @@ class StudyDevice:
     def name(self) -> str:
         return self.device.name
 
-    def spec(self, sha256: str, size_bytes: int, min_seconds: float) -> MeasureSpec:
+    def spec(self, sha256: str, size_bytes: int, manner: Manner) -> MeasureSpec:
         """How a model is measured on this device in this study."""
-        return MeasureSpec(sha256, size_bytes, threads=self.config.threads, min_seconds=min_seconds)
+        return MeasureSpec(
+            ModelRun(sha256, size_bytes, threads=self.config.threads),
+            plan=manner.plan,
+            readiness=manner.readiness,
+            timeout_seconds=LONGEST_SECONDS + 2 * manner.plan.budget_seconds,
+        )
 
 
 def study_devices(store: Store, configs: Iterable[DeviceConfig]) -> list[StudyDevice]:
@@ -70,23 +116,26 @@ class Ledger:
         study_id: int,
         devices: Sequence[StudyDevice],
         reporter: Reporter,
+        manner: Manner,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.devices = tuple(devices)
         self._store = store
         self._study_id = study_id
         self.reporter = reporter
-        self._outcomes: dict[tuple[str, str], Outcome] = {}
+        self._manner = manner
+        self._outcomes: dict[tuple[str, str], Measured] = {}
         self._clock = clock
         self._offline_since: float | None = None
         self._said = ""
+        self._refusals: dict[str, str] = {}
 
     @property
     def keys(self) -> set[str]:
         """The candidates that have been sent to the devices."""
         return {key for key, _ in self._outcomes}
 
-    def outcome(self, key: str, device_name: str) -> Outcome | None:
+    def outcome(self, key: str, device_name: str) -> Measured | None:
         """What a device made of a candidate; None where it was not asked."""
         return self._outcomes.get((key, device_name))
 
@@ -106,7 +155,7 @@ class Ledger:
         as Ctrl-C, leaves the jobs queued.
         """
         models = {p.key: p.untrained_onnx() for p in proposals if p.key not in self.keys}
-        found = self.measure_models(models, purpose="search", min_seconds=SEARCH_SECONDS)
+        found = self.measure_models(models, purpose="search", manner=self._manner)
         for (key, device_name), outcome in found.items():
             self._outcomes[key, device_name] = outcome
             if isinstance(outcome, MeasurementFailure):
@@ -115,35 +164,65 @@ class Ledger:
                 )
 
     def measure_models(
-        self, models: Mapping[str, bytes], *, purpose: str, min_seconds: float
-    ) -> dict[tuple[str, str], Outcome]:
+        self, models: Mapping[str, bytes], *, purpose: str, manner: Manner
+    ) -> dict[tuple[str, str], Measured]:
         """Have ONNX models measured on every device; by the model's name and the device's.
 
-        Samples are taken for `min_seconds` at least.
-        The same bytes for the same purpose are measured once in the life of a workspace.
+        What a device measured and the verdict rejects is measured again, MAX_REPEATS times at
+        most; the last one counts then, with its verdict. The same bytes for the same purpose are
+        measured once in the life of a workspace, and repeated once in a study.
         """
+        blobs = {name: self._store.blobs.put(data) for name, data in models.items()}
+        wanted = {(name, device.name) for name in models for device in self.devices}
+        found: dict[tuple[str, str], Measured] = {}
+        for repeat in range(MAX_REPEATS + 1):
+            if not wanted:
+                break
+            again = f", again {repeat} in study {self._study_id}" if repeat else ""
+            new = self._ask(blobs, wanted, purpose + again, manner)
+            # A repeat that failed does not undo what was measured.
+            found |= {k: v for k, v in new.items() if k not in found or isinstance(v, Measurement)}
+            wanted = {pair for pair in wanted if _rejected(new[pair])}
+        return found
+
+    def _ask(
+        self,
+        blobs: Mapping[str, Blob],
+        wanted: AbstractSet[tuple[str, str]],
+        purpose: str,
+        manner: Manner,
+    ) -> dict[tuple[str, str], Measured]:
         asked: dict[str, list[tuple[str, str]]] = {}
         jobs: dict[str, Job] = {}
-        for name, data in models.items():
-            blob = self._store.blobs.put(data)
+        for name, blob in blobs.items():
             for device in self.devices:
+                if (name, device.name) not in wanted:
+                    continue
                 job = self._store.jobs.submit(
                     device.device.id,
-                    device.spec(blob.sha256, blob.size_bytes, min_seconds),
+                    device.spec(blob.sha256, blob.size_bytes, manner),
                     study_id=self._study_id,
                     purpose=purpose,
+                    label=f"{purpose} {name[:8]}",
                 )
                 jobs[job.id] = job
                 asked.setdefault(job.id, []).append((name, device.name))
-        found: dict[tuple[str, str], Outcome] = {}
-        waiting = wait_for_outcomes(self._store, list(jobs.values()), on_wait=self._say_offline)
+        found: dict[tuple[str, str], Measured] = {}
+        waiting = wait_for_outcomes(self._store, list(jobs.values()), on_wait=self.say_waiting)
         for done, (job, outcome) in enumerate(waiting, start=1):
+            if not isinstance(outcome, Measured):
+                raise TypeError(f"job {job.id} asked for a measurement and has {type(outcome)}")
             for name_and_device in asked[job.id]:
                 found[name_and_device] = outcome
             self.reporter.progress("measurements", done, len(jobs))
         return found
 
-    def _say_offline(self, waiting: Waiting) -> None:
+    def say_waiting(self, waiting: Waiting) -> None:
+        """Say who is offline, and who is not ready and why; each thing once."""
+        for job_id, why in waiting.not_ready.items():
+            if self._refusals.get(job_id) != why:
+                self._refusals[job_id] = why
+                self.reporter.say(f"a device is not ready, {why}; it is asked again")
         names = ", ".join(device.name for device in waiting.offline)
         if not names:
             if self._said:
@@ -159,3 +238,7 @@ class Ledger:
                 f"waiting for {names}: offline. Start `genba-agent run` there, or stop with "
                 "Ctrl-C; nothing is lost, and the same command goes on from here"
             )
+
+
+def _rejected(outcome: Measured) -> bool:
+    return isinstance(outcome, Measurement) and outcome.verdict.level == "REJECT"

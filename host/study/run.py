@@ -26,7 +26,7 @@ from host.store.studies import PredictionRow, Study, StudyCandidate, UnknownStud
 from host.study.finalist import FinalistResult
 from host.study.finalists import Finishing, choose, finalist_memo
 from host.study.front import FrontReport, FrontRow, OnDevice, Point
-from host.study.ledger import Ledger, study_devices
+from host.study.ledger import Ledger, Manner, study_devices
 from host.study.limits import limits_of
 from host.study.proposal import Proposal, Proposer
 from host.study.report import Reporter
@@ -82,7 +82,8 @@ def run_study(
     folder = workspace / "studies" / study.name
     with _only_one(folder, study.name):
         try:
-            ledger = Ledger(store, study.id, devices, reporter)
+            manner = Manner.of_search(config.measuring)
+            ledger = Ledger(store, study.id, devices, reporter, manner)
             search = make_search(config, store, study, loader, ledger)
             front = _search(store, study, search)
             report = front_report(config, search, front)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import datetime as dt
 import hashlib
 import os
@@ -26,8 +27,32 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 import pytest
 
+from device_agent.sensors.mailbox import Mailbox
 from device_agent.state import Home, Identity
-from device_agent.work import PROTOCOL, Lease, MeasuredSamples, MeasureSpec
+from device_agent.surroundings import Surroundings
+from device_agent.system import Roots
+from device_agent.work import (
+    PROTOCOL,
+    Block,
+    EnergyRun,
+    Lease,
+    MeasuredSamples,
+    MeasureSpec,
+    Memory,
+    ModelRun,
+    Phase,
+    PhaseKind,
+    Plan,
+    PowerSeries,
+    Preflight,
+    ProbeSpec,
+    ProcessRun,
+    ProfileSpec,
+    Readiness,
+    Spec,
+    Thermal,
+    VerifySpec,
+)
 from protos import genba_agent_pb2 as pb
 from protos import genba_agent_pb2_grpc as rpc
 
@@ -143,6 +168,9 @@ class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
         self.blob_requests: list[tuple[str, int]] = []
         self.renewals: list[str] = []
         self.reports: list[pb.ReportRequest] = []
+        self.uploads: list[tuple[str, str, bytes]] = []
+        self.upload_parts: list[int] = []
+        self.refuse_one_upload: tuple[grpc.StatusCode, str] | None = None
         self.watching = threading.Event()
         self.gateway_port = 0
         self.enrolment_port = 0
@@ -182,23 +210,26 @@ class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
         address = f"127.0.0.1:{self.enrolment_port}"
         return f"genba1/{address}/{self.authority.fingerprint}/{self.secret}"
 
-    def offer(self, model: bytes, *, announced_sha256: str = "", **spec: Any) -> Lease:
-        """Queue a job on this model; the lease as the agent will see it."""
+    def offer(
+        self, model: bytes, *, announced_sha256: str = "", lease_seconds: float = 60.0, **spec: Any
+    ) -> Lease:
+        """Queue a measurement of this model; the lease as the agent will see it."""
         sha256 = announced_sha256 or hashlib.sha256(model).hexdigest()
-        self.blobs[sha256] = model
+        run = dataclasses.replace(QUICK_RUN, model_sha256=sha256, model_size_bytes=len(model))
+        quick = MeasureSpec(PROTOCOL, run, QUICK_READINESS, QUICK_PLAN, timeout_seconds=60.0)
+        asked = dataclasses.replace(quick, **spec)
+        return self.offer_spec(asked, {sha256: model}, lease_seconds=lease_seconds)
+
+    def offer_spec(
+        self, spec: Spec, blobs: dict[str, bytes], *, lease_seconds: float = 60.0
+    ) -> Lease:
+        """Queue any job with its files."""
+        self.blobs.update(blobs)
         number = len(self.reports) + len(self.waiting) + 1
-        seconds = spec.pop("lease_seconds", 60.0)
-        fields = {**QUICK, "model_sha256": sha256, "model_size_bytes": len(model), **spec}
-        lease = pb.Lease(
-            lease_id=f"lease-{number}",
-            job_id=f"job-{number}",
-            attempt=1,
-            lease_seconds=seconds,
-            spec=pb.MeasureSpec(**fields),
-        )
-        self.waiting.append(lease)
+        lease = Lease(f"lease-{number}", f"job-{number}", 1, lease_seconds, spec)
+        self.waiting.append(lease_message(lease))
         self.events.put(pb.Event(kind=pb.Event.KIND_JOB_READY))
-        return Lease(lease.lease_id, lease.job_id, 1, seconds, MeasureSpec(**fields))
+        return lease
 
     def wait_for_reports(self, count: int, seconds: float = 30.0) -> list[pb.ReportRequest]:
         wait_until(lambda: len(self.reports) >= count, seconds)
@@ -223,7 +254,7 @@ class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
         self.hellos.append(request)
         if self.refuse_hello is not None:
             context.abort(*self.refuse_hello)
-        return pb.HelloReply(protocol=1, host_version="0.1.0", device_name="press-3")
+        return pb.HelloReply(protocol=2, host_version="0.1.0", device_name="press-3")
 
     def Watch(self, request: Any, context: Any) -> Iterator[Any]:
         self.watching.set()
@@ -256,6 +287,22 @@ class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the link broke")
             yield pb.Chunk(offset=offset, data=data[offset : offset + CHUNK_BYTES])
 
+    def WriteBlob(self, parts: Any, context: Any) -> Any:
+        refusal, self.refuse_one_upload = self.refuse_one_upload, None
+        data = b""
+        first = None
+        for part in parts:
+            first = first or part
+            assert part.offset == len(data)
+            assert (part.lease_id, part.sha256) == (first.lease_id, first.sha256)
+            self.upload_parts.append(len(part.data))
+            data += part.data
+            if refusal is not None:
+                context.abort(*refusal)
+        assert first is not None
+        self.uploads.append((first.lease_id, first.sha256, data))
+        return pb.WriteBlobReply(size_bytes=len(data))
+
     def Report(self, request: Any, context: Any) -> Any:
         self.reports.append(request)
         if self.refuse_report is not None:
@@ -270,16 +317,64 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.01)
 
 
-QUICK: dict[str, Any] = {
-    "protocol": PROTOCOL,
-    "runtime": "onnx",
-    "threads": 1,
-    "warmup_runs": 2,
-    "warmup_seconds": 0.0,
-    "min_samples": 5,
-    "min_seconds": 0.0,
-    "timeout_seconds": 60.0,
+QUICK_RUN = ModelRun(model_sha256="0" * 64, model_size_bytes=0, runtime="onnx", threads=1)
+# Tests run on busy machines.
+QUICK_READINESS = Readiness(
+    observe_seconds=0.05,
+    max_foreign_cpu=1.0,
+    min_free_ram_bytes=0,
+    max_start_celsius=None,
+    wait_seconds=0.0,
+    measure_when_busy=True,
+)
+QUICK_PLAN = Plan(
+    processes=1,
+    warmup_runs=2,
+    warmup_seconds=0.0,
+    min_blocks=2,
+    block_runs=5,
+    block_seconds=0.5,
+    min_samples=5,
+    half_width=1.0,
+    budget_seconds=5.0,
+    energy_windows=0,
+    energy_window_seconds=0.0,
+)
+_TASKS = {
+    MeasureSpec: "measure",
+    VerifySpec: "verify",
+    ProfileSpec: "profile",
+    ProbeSpec: "probe",
 }
+
+
+def lasting(seconds: float) -> Plan:
+    """A plan that takes so long at least."""
+    return dataclasses.replace(
+        QUICK_PLAN, min_blocks=5, block_runs=1_000_000, block_seconds=seconds / 5
+    )
+
+
+def message(value: Any) -> Any:
+    """The message of the same name, with fields of the same names."""
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    return getattr(pb, type(value).__name__)(**{name: _field(v) for name, v in fields.items()})
+
+
+def _field(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return message(value)
+    return [_field(item) for item in value] if isinstance(value, tuple) else value
+
+
+def lease_message(lease: Lease) -> pb.Lease:
+    return pb.Lease(
+        lease_id=lease.id,
+        job_id=lease.job_id,
+        attempt=lease.attempt,
+        lease_seconds=lease.seconds,
+        **{_TASKS[type(lease.spec)]: message(lease.spec)},
+    )
 
 
 @pytest.fixture(scope="session")
@@ -403,32 +498,197 @@ def conv_model() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def spec() -> MeasureSpec:
-    return MeasureSpec(model_sha256="0" * 64, model_size_bytes=0, **QUICK)
+def hours_model() -> bytes:
+    """A small file whose one inference takes hours: only a kill ends it."""
+    onnx = pytest.importorskip("onnx")
+    helper, types = onnx.helper, onnx.TensorProto
+    nodes = [helper.make_node("Expand", ["x", "shape"], ["m0"])]
+    nodes += [helper.make_node("MatMul", [f"m{n}", "m0"], [f"m{n + 1}"]) for n in range(5_000)]
+    nodes.append(helper.make_node("ReduceMax", ["m5000"], ["y"]))
+    graph = helper.make_graph(
+        nodes,
+        "hours",
+        [helper.make_tensor_value_info("x", types.FLOAT, [1, 1])],
+        [helper.make_tensor_value_info("y", types.FLOAT, [1, 1])],
+        [helper.make_tensor("shape", types.INT64, [2], [2048, 2048])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+class MadeUpMachine:
+    """Files as a kernel has them below /proc and /sys, and a clock that moves when somebody sleeps.
+
+    `loads` are the busy shares of the cores, `programs` the cores that each process keeps busy.
+    """
+
+    def __init__(self, folder: Path, cores: int = 2) -> None:
+        self.proc, self.sys = folder / "proc", folder / "sys"
+        self.now = 1000.0
+        self.loads = dict.fromkeys(range(cores), 0.0)
+        self.steal = 0.0
+        self.programs: dict[int, tuple[str, int, float]] = {}
+        self.swap_ins_per_second = 0.0
+        self.cooling_per_second = 0.0
+        self.naps: list[float] = []
+        self._hidden: set[str] = set()
+        self._ticks = {core: [100.0, 0.0, 100.0] for core in self.loads}
+        self._program_ticks: dict[int, float] = {}
+        self._swap_ins = 17.0
+        self.write(self.proc / "meminfo", "MemTotal: 4000000 kB\nMemAvailable: 2000000 kB")
+        self.write(self.proc / "cpuinfo", "".join(f"processor : {n}\n" for n in self.loads))
+        self._write_counters()
+
+    def hide(self, *names: str) -> None:
+        """Be a kernel that has no such files below /proc."""
+        self._hidden.update(names)
+        for name in names:
+            (self.proc / name).unlink()
+
+    def write(self, path: Path, text: str) -> None:
+        if path.parent == self.proc and path.name in self._hidden:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n", encoding="utf-8")
+
+    @property
+    def zone(self) -> Path:
+        return self.sys / "class/thermal/thermal_zone0"
+
+    def set_celsius(self, celsius: float) -> None:
+        self.write(self.zone / "type", "cpu-thermal")
+        self.write(self.zone / "temp", f"{celsius * 1000:.0f}")
+
+    def sleep(self, seconds: float) -> None:
+        self.naps.append(seconds)
+        self.now += seconds
+        hertz = os.sysconf("SC_CLK_TCK")
+        for core, load in self.loads.items():
+            user, steal, idle = self._ticks[core]
+            ticks = seconds * hertz
+            self._ticks[core] = [
+                user + ticks * load,
+                steal + ticks * self.steal,
+                idle + ticks * (1 - load - self.steal),
+            ]
+        for pid, (_, _, cores) in self.programs.items():
+            self._program_ticks[pid] = self._program_ticks.get(pid, 0.0) + seconds * hertz * cores
+        self._swap_ins += self.swap_ins_per_second * seconds
+        if self.cooling_per_second:
+            celsius = int((self.zone / "temp").read_text()) / 1000
+            self.set_celsius(celsius - self.cooling_per_second * seconds)
+        self._write_counters()
+
+    def _write_counters(self) -> None:
+        lines = [
+            f"cpu{core} {user:.0f} 0 0 {idle:.0f} 0 0 0 {steal:.0f} 0 0"
+            for core, (user, steal, idle) in self._ticks.items()
+        ]
+        self.write(self.proc / "stat", "\n".join(["cpu  0 0 0 0 0 0 0 0 0 0", *lines]))
+        self.write(self.proc / "vmstat", f"nr_free_pages 5\npswpin {self._swap_ins:.0f}")
+        for pid, (name, parent, _) in self.programs.items():
+            ticks = self._program_ticks.get(pid, 0.0)
+            line = (
+                f"{pid} ({name}) S {parent} 0 0 0 0 0 0 0 0 0 {ticks:.0f} 0 0 0 20 0 1 0 {pid} 0 0"
+            )
+            self.write(self.proc / str(pid) / "stat", line)
+
+    def surroundings(self, **changes: Any) -> Surroundings:
+        live = Surroundings(
+            roots=Roots(self.proc, self.sys, self.sys / "no-etc"),
+            mailbox=Mailbox(self.sys / "no-vcio"),
+            clock=lambda: self.now,
+            sleep=self.sleep,
+            canary=lambda _cpu: 0.003,
+            allowed_cpus=lambda: frozenset(self.loads),
+            power_sources=tuple,
+            pid=4242,
+        )
+        return dataclasses.replace(live, **changes)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> MadeUpMachine:
+    """A quiet one with two cores, on which the agent is process 4242."""
+    return MadeUpMachine(tmp_path / "machine")
 
 
 @pytest.fixture(scope="session")
-def samples() -> MeasuredSamples:
+def quick_run() -> ModelRun:
+    return QUICK_RUN
+
+
+@pytest.fixture(scope="session")
+def quick_readiness() -> Readiness:
+    return QUICK_READINESS
+
+
+@pytest.fixture(scope="session")
+def plan_lasting() -> Callable[[float], Plan]:
+    """A plan that takes so many seconds at least."""
+    return lasting
+
+
+@pytest.fixture(scope="session")
+def spec() -> MeasureSpec:
+    """A measurement that takes a moment."""
+    return MeasureSpec(PROTOCOL, QUICK_RUN, QUICK_READINESS, QUICK_PLAN, timeout_seconds=60.0)
+
+
+@pytest.fixture(scope="session")
+def process_run() -> ProcessRun:
+    """What one worker measured; half of it is absent."""
+    return ProcessRun(
+        memory=Memory(40_000_000, 50_000_000, 60_000_000, 35_000_000, None, 20_000_000),
+        load_seconds=0.1,
+        first_inference_seconds=0.02,
+        warmup_runs=5,
+        steady=True,
+        runs_per_sample=1,
+        call_overhead_seconds=7e-6,
+        blocks=(
+            Block(
+                started_monotonic_seconds=100.5,
+                lasted_seconds=1.25,
+                canary_seconds=0.0031,
+                reference_seconds=(0.001, 0.0012),
+                reference_cpu_seconds=(0.0009, 0.0011),
+                latency_seconds=(0.01, 0.011, 0.0105),
+                cpu_seconds=(0.009, 0.0095, 0.0093),
+                run_delay_seconds=(0.0, 0.0007, 0.0),
+                involuntary_switches=3,
+                steal_seconds=0.01,
+            ),
+            Block(102.0, 0.01, 0.003, (0.001,), (0.001,), (), ()),
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def samples(process_run: ProcessRun) -> MeasuredSamples:
+    """A whole measurement with an energy run."""
     return MeasuredSamples(
         protocol=PROTOCOL,
         runtime="onnx",
         runtime_library="onnxruntime",
         runtime_version="1.23.2",
         threads=2,
-        latency_seconds=(0.01, 0.011),
-        runs_per_sample=1,
-        warmup_runs=5,
-        load_seconds=0.1,
-        first_inference_seconds=0.02,
-        base_rss_bytes=40_000_000,
-        load_rss_bytes=50_000_000,
-        peak_rss_bytes=60_000_000,
-        power=None,
-        power_absent_because="rapl: none here",
-        temperature_start_celsius=-3.5,
-        temperature_end_celsius=None,
+        runtime_options=("intra_op_num_threads=2",),
+        cpus=(2, 3),
+        preflight=Preflight(0.02, None, 500_000_000, -3.5, (), 0.003, 1.5, ("busy: 34 %",)),
+        processes=(process_run, process_run),
+        thermal=Thermal(-3.5, 41.0, 42.5, 2, 3.0, ("throttled",)),
         governor=None,
         load_average_start=0.2,
-        runtime_options=("intra_op_num_threads=2",),
-        cpu_seconds=0.02,
+        energy=EnergyRun(
+            phases=(Phase(PhaseKind.IDLE, 200.0, 203.0, 0), Phase(PhaseKind.BUSY, 203.0, 213.0, 9)),
+            series=(
+                PowerSeries("rapl", "package", "measured", 65.0, (200.0, 200.1), (0.0, 0.9)),
+                PowerSeries("ina", "board", "measured", 25.0, (200.0,), (), (3.5,), "gone"),
+            ),
+            temperature_start_celsius=40.0,
+            temperature_end_celsius=None,
+            cpu_utilisation=0.25,
+        ),
+        energy_absent_because="",
     )

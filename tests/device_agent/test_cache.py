@@ -163,6 +163,31 @@ def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     assert (tmp_path / new[:2] / new).exists()
 
 
+def test_the_files_of_one_job_do_not_make_room_for_each_other(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, quota_bytes=25_000)
+    model, inputs, old = (bytes([n]) * 10_000 for n in range(3))
+    job = {digest(model), digest(inputs)}
+    first = cache.fetch(digest(model), 10_000, Source(model).pull, spare=job)
+    cache.fetch(digest(old), 10_000, Source(old).pull)
+    os.utime(first, (10, 10))
+
+    second = cache.fetch(digest(inputs), 10_000, Source(inputs).pull, spare=job)
+
+    assert first.exists()
+    assert second.exists()
+    assert not (tmp_path / digest(old)[:2] / digest(old)).exists()
+
+
+def test_files_of_one_job_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, quota_bytes=15_000)
+    model, inputs = b"m" * 10_000, b"i" * 10_000
+    job = {digest(model), digest(inputs)}
+    cache.fetch(digest(model), 10_000, Source(model).pull, spare=job)
+
+    with pytest.raises(CacheError, match="beside 10000 bytes of the same job"):
+        cache.fetch(digest(inputs), 10_000, Source(inputs).pull, spare=job)
+
+
 def test_a_blob_beyond_the_quota_is_refused_before_a_byte_comes(tmp_path: Path) -> None:
     source = Source(BLOB)
 

@@ -133,6 +133,33 @@ def test_status_of_a_new_device_says_that_it_is_not_enrolled(tmp_path: Path) -> 
     assert not (tmp_path / "new").exists()
 
 
+def test_the_doctor_is_for_people_and_for_programs(tmp_path: Path) -> None:
+    home = str(tmp_path / "new")
+
+    text = genba_agent("doctor", "--home", home)
+    done = genba_agent("doctor", "--json", "--home", home)
+
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert checks["enrolment"]["state"] == "warn"
+    assert "genba-agent enroll" in checks["enrolment"]["mend"]
+    assert {"governor", "runtime onnx", "schedstat", "free memory"} <= set(checks)
+    fails = any(check["state"] == "fail" for check in checks.values())
+    assert done.returncode == text.returncode == int(fails)
+    assert "not enrolled" in text.stdout
+    assert "mend:" in text.stdout
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_damaged_configuration_is_found_by_the_doctor(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+
+    done = genba_agent("doctor", "--json", "--home", str(tmp_path))
+
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 1
+    assert checks["configuration"]["state"] == "fail"
+
+
 def test_status_into_a_pipe_that_closes_ends_quietly(tmp_path: Path) -> None:
     script = f"{sys.executable} -m device_agent status --home {tmp_path} | true"
 

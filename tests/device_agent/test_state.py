@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from device_agent.errors import AlreadyRunningError, DamagedStateError, NotEnrolledError
+from device_agent.sensors.base import PowerSettings
 from device_agent.state import Home, Identity, Limits
 
 IDENTITY = Identity("0123", "press-3", "plant-server", 7443, b"key", b"certificate", b"ca")
@@ -117,6 +118,48 @@ def test_a_limit_that_makes_no_sense_is_refused(home: Home, limits: Any) -> None
 
     with pytest.raises(DamagedStateError, match="limits"):
         home.limits()
+
+
+def test_what_a_person_soldered_in_is_read(home: Home) -> None:
+    power = {
+        "shunt_ohm": {"ina219": 0.1},
+        "channels": {"ina3221": ["VDD_IN", "VDD_CPU"]},
+        "board_supply": ["ina219@1-0041"],
+    }
+    (home.path / "config.json").write_text(json.dumps({"power": power}))
+
+    settings = home.power_settings()
+
+    assert settings == PowerSettings(
+        {"ina219": 0.1}, {"ina3221": ("VDD_IN", "VDD_CPU")}, ("ina219@1-0041",)
+    )
+
+
+def test_a_board_of_which_nobody_said_anything_has_the_defaults(home: Home) -> None:
+    assert home.power_settings() == PowerSettings()
+
+
+@pytest.mark.parametrize(
+    "power",
+    [
+        [],
+        {"shunt": {}},
+        {"shunt_ohm": {"ina219": 0}},
+        {"shunt_ohm": {"ina219": "0.1"}},
+        {"shunt_ohm": {"ina219": True}},
+        {"shunt_ohm": {"ina219": float("nan")}},
+        {"shunt_ohm": 0.1},
+        {"channels": {"ina3221": "VDD_IN"}},
+        {"channels": ["VDD_IN"]},
+        {"board_supply": "ina219"},
+        {"board_supply": [3]},
+    ],
+)
+def test_settings_of_sensors_that_make_no_sense_are_refused(home: Home, power: Any) -> None:
+    (home.path / "config.json").write_text(json.dumps({"power": power}))
+
+    with pytest.raises(DamagedStateError, match="power"):
+        home.power_settings()
 
 
 def test_a_home_serves_one_running_agent(home: Home) -> None:

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from device_agent.errors import DamagedStateError
-from device_agent.system import LIVE, Roots, read_facts, read_governor, read_load_average
+from device_agent.system import (
+    LIVE,
+    Roots,
+    read_boot_id,
+    read_facts,
+    read_governor,
+    read_load_average,
+)
 
 MACHINES = Path(__file__).parent / "machines"
 
@@ -81,6 +88,12 @@ def test_a_kernel_that_hides_its_memory_is_an_error_and_not_zero_bytes(tmp_path:
 def test_governor_and_load_are_read_alone() -> None:
     assert read_governor(roots_of("pc")) == "powersave"
     assert read_load_average(roots_of("pc")) == pytest.approx(0.31)
+
+
+def test_a_boot_has_a_name_that_stays_and_a_kernel_without_one_has_none(tmp_path: Path) -> None:
+    assert len(read_boot_id()) == 36
+    assert read_boot_id() == read_boot_id()
+    assert read_boot_id(Roots(tmp_path, tmp_path, tmp_path)) == ""
 
 
 def test_this_machine_is_read_too() -> None:

@@ -13,83 +13,166 @@ from typing import Any
 
 import pytest
 
-from device_agent.errors import SensorUnavailableError
+from device_agent.codec import from_tagged_json, to_json
+from device_agent.energy import Step
+from device_agent.instruments import LIVE, Instruments
 from device_agent.processes import Cancellation, default_worker_command, run_worker
-from device_agent.sensors.base import EnergyReading
+from device_agent.requests import (
+    Confinement,
+    EnergyPhases,
+    EnergyRequest,
+    MeasuredProcess,
+    MeasureRequest,
+    ProfileRequest,
+    ReferenceRequest,
+    VerifiedFile,
+    VerifyRequest,
+)
 from device_agent.work import (
     Failure,
     FailureKind,
-    MeasuredSamples,
-    MeasureSpec,
-    Request,
-    outcome_from_json,
+    ModelRun,
+    PhaseKind,
+    Plan,
+    Profile,
+    ReferenceRun,
 )
-from device_agent.worker import Instruments, attempt, probe
+from device_agent.worker import attempt, probe
 
 GIB = 1 << 30
+ANSWERS = (MeasuredProcess, EnergyPhases, VerifiedFile, Profile, ReferenceRun, Failure)
+PLAN = Plan(
+    processes=1,
+    warmup_runs=2,
+    warmup_seconds=0.0,
+    min_blocks=2,
+    block_runs=6,
+    block_seconds=1.0,
+    min_samples=12,
+    half_width=1.0,
+    budget_seconds=10.0,
+    energy_windows=0,
+    energy_window_seconds=1.0,
+)
+
+
+def confinement(**changes: Any) -> Confinement:
+    return dataclasses.replace(Confinement(4 * GIB, os.getpid(), ()), **changes)
 
 
 @pytest.fixture
-def request_for(tmp_path: Path, spec: MeasureSpec) -> Any:
-    def make(model: bytes, **changes: Any) -> Request:
+def request_for(tmp_path: Path) -> Any:
+    def make(model: bytes, *, runtime: str = "onnx", threads: int = 1, **changes: Any) -> Any:
         path = tmp_path / "model"
         path.write_bytes(model)
-        limit = changes.pop("address_space_bytes", 4 * GIB)
-        return Request(dataclasses.replace(spec, **changes), path, limit, os.getpid())
+        limits = confinement(**changes.pop("limits", {}))
+        run = ModelRun("a" * 64, len(model), runtime, threads, **changes.pop("run", {}))
+        request = MeasureRequest(limits, path, run, PLAN, PLAN.min_samples, PLAN.budget_seconds)
+        return dataclasses.replace(request, **changes)
 
     return make
 
 
-def measured_in_a_process(request: Request) -> Any:
+def answer_of(task: str, request: Any) -> Any:
     ended = run_worker(
-        [*default_worker_command(), "measure", request.to_json()],
+        [*default_worker_command(), task, to_json(request)],
         timeout_seconds=60.0,
         cancellation=Cancellation(),
     )
     assert ended.status == 0, ended.stderr
-    return outcome_from_json(ended.stdout)
+    return from_tagged_json(ANSWERS, ended.stdout)
 
 
 def test_a_worker_measures_a_model(request_for: Any, conv_model: bytes) -> None:
     pytest.importorskip("onnxruntime")
 
-    outcome = measured_in_a_process(request_for(conv_model, min_samples=12))
+    answer = answer_of("measure", request_for(conv_model))
 
-    assert isinstance(outcome, MeasuredSamples)
-    assert len(outcome.latency_seconds) == 12
-    assert 0 < outcome.base_rss_bytes <= outcome.load_rss_bytes <= outcome.peak_rss_bytes
-    assert outcome.runtime_library == "onnxruntime"
-    assert outcome.load_seconds > 0
-    assert outcome.first_inference_seconds > 0
-    assert outcome.cpu_seconds is not None
-    assert outcome.cpu_seconds > 0
-    assert (outcome.power is None) == bool(outcome.power_absent_because)
+    assert isinstance(answer, MeasuredProcess)
+    assert sum(len(block.latency_seconds) for block in answer.run.blocks) >= 12
+    memory = answer.run.memory
+    assert 0 < memory.base_rss_bytes <= memory.load_rss_bytes <= memory.peak_rss_bytes
+    assert answer.setup.library == "onnxruntime"
+    assert answer.run.load_seconds > 0
+    assert answer.run.first_inference_seconds > 0
+    assert 0 < answer.run.call_overhead_seconds < 0.001
+    for block in answer.run.blocks:
+        assert min(block.reference_seconds) > 0
+        assert len(block.cpu_seconds) == len(block.latency_seconds)
+        assert block.canary_seconds > 0
+
+
+def test_a_worker_stays_on_the_cores_that_it_was_given(request_for: Any, conv_model: bytes) -> None:
+    pytest.importorskip("onnxruntime")
+    core = max(os.sched_getaffinity(0))
+
+    answer = answer_of("measure", request_for(conv_model, limits={"cpus": (core,)}))
+    lost = answer_of("measure", request_for(conv_model, limits={"cpus": (4095,)}))
+
+    assert isinstance(answer, MeasuredProcess)
+    assert isinstance(lost, Failure)
+    assert "4095" in lost.message
 
 
 @pytest.mark.parametrize(
     ("changes", "kind", "words"),
     [
         ({"runtime": "caffe"}, FailureKind.NO_RUNTIME, "caffe"),
-        ({"protocol": "genba-measure/9"}, FailureKind.NO_RUNTIME, "update the agent"),
         ({"threads": 0}, FailureKind.RESOURCE, "thread"),
         ({"min_samples": 1_000_000}, FailureKind.RESOURCE, "samples"),
+        ({"plan": dataclasses.replace(PLAN, processes=0)}, FailureKind.RESOURCE, "process"),
     ],
 )
-def test_a_spec_that_cannot_be_followed_is_a_failure_with_its_reason(
+def test_a_request_that_cannot_be_followed_is_a_failure_with_its_reason(
     request_for: Any, conv_model: bytes, changes: Any, kind: Any, words: str
 ) -> None:
-    outcome: Any = attempt(request_for(conv_model, **changes), Instruments())
+    outcome: Any = attempt(request_for(conv_model, **changes), LIVE)
 
     assert isinstance(outcome, Failure)
     assert outcome.kind is kind
     assert words in outcome.message
 
 
-def test_a_model_that_the_scan_refuses_never_reaches_the_runtime(request_for: Any) -> None:
-    outcome: Any = attempt(request_for(b"garbage", runtime="none at all"), Instruments())
+def test_a_model_that_the_scan_refuses_never_reaches_the_runtime(
+    request_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from device_agent.runtimes.onnx import OnnxRuntime
+
+    monkeypatch.setattr(OnnxRuntime, "load", lambda *_args: pytest.fail("it was loaded"))
+
+    outcome: Any = attempt(request_for(b"garbage"), LIVE)
 
     assert isinstance(outcome, Failure)
     assert outcome.kind is FailureKind.MODEL_REJECTED
+
+
+def test_a_reference_model_that_fails_is_no_fault_of_the_model(
+    request_for: Any, conv_model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from device_agent.runtimes.onnx import OnnxRuntime
+
+    (tmp_path / "reference.onnx").write_bytes(b"garbage")
+    monkeypatch.setattr(OnnxRuntime, "reference_path", tmp_path / "reference.onnx")
+
+    outcome: Any = attempt(request_for(conv_model), LIVE)
+
+    assert isinstance(outcome, Failure)
+    assert outcome.kind is FailureKind.NO_RUNTIME
+    assert "reference.onnx" in outcome.message
+
+
+def test_a_budget_that_is_too_short_still_gives_a_sample(
+    request_for: Any, conv_model: bytes
+) -> None:
+    pytest.importorskip("onnxruntime")
+
+    outcome: Any = attempt(request_for(conv_model, budget_seconds=1e-6), LIVE)
+
+    assert outcome.run.warmup_runs >= 1
+    assert [len(block.latency_seconds) for block in outcome.run.blocks] == [1, 0]
+    assert not outcome.run.steady
 
 
 def test_a_model_beyond_the_memory_limit_is_a_matter_of_resources(request_for: Any) -> None:
@@ -106,8 +189,9 @@ def test_a_model_beyond_the_memory_limit_is_a_matter_of_resources(request_for: A
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
-    outcome = measured_in_a_process(
-        request_for(model.SerializeToString(), address_space_bytes=2 * GIB)
+    outcome = answer_of(
+        "measure",
+        request_for(model.SerializeToString(), limits={"address_space_bytes": 2 * GIB}),
     )
 
     assert isinstance(outcome, Failure)
@@ -116,103 +200,152 @@ def test_a_model_beyond_the_memory_limit_is_a_matter_of_resources(request_for: A
 
 class FixedClock:
     def __init__(self, step_ns: int) -> None:
-        self.now_ns, self._step_ns = 0, step_ns
+        self.now_ns, self.busy_ns, self._step_ns = 0, 0, step_ns
 
     def __call__(self) -> int:
         self.now_ns += self._step_ns
+        self.busy_ns += self._step_ns
         return self.now_ns
+
+    def seconds(self) -> float:
+        return self() * 1e-9
 
     def sleep(self, seconds: float) -> None:
         self.now_ns += round(seconds * 1e9)
 
 
-class Meter:
-    """20 W by the clock that it is given."""
-
-    name, scope, kind, max_watts = "meter", "wall", "measured", 50.0
-
-    def __init__(self, clock: FixedClock) -> None:
-        self._clock = clock
-
-    def read(self) -> EnergyReading:
-        return EnergyReading((self._clock.now_ns,))
-
-    def joules_between(self, earlier: Any, later: Any) -> float:
-        return float(later.counters[0] - earlier.counters[0]) * 1e-9 * 20.0
-
-
-@pytest.fixture
-def instruments() -> Any:
-    def make(step_ns: int = 5_000_000, power_sources: Any = None) -> Instruments:
-        clock = FixedClock(step_ns)
-        sources = power_sources(clock) if power_sources else {}
-        return Instruments(clock=clock, cpu_clock=clock, power_sources=sources, sleep=clock.sleep)
-
-    return make
-
-
-def test_the_clock_that_is_given_is_the_only_one_read(
-    request_for: Any, conv_model: bytes, instruments: Any
-) -> None:
-    pytest.importorskip("onnxruntime")
-
-    outcome: Any = attempt(request_for(conv_model), instruments())
-
-    assert outcome.latency_seconds == pytest.approx([0.005] * 5)
-    assert outcome.load_seconds == pytest.approx(0.005)
-    assert outcome.first_inference_seconds == pytest.approx(0.005)
-
-
-def test_power_comes_from_a_window_of_its_own(
-    request_for: Any, conv_model: bytes, instruments: Any
-) -> None:
-    pytest.importorskip("onnxruntime")
-
-    outcome: Any = attempt(
-        request_for(conv_model),
-        instruments(power_sources=lambda clock: {"m": lambda: Meter(clock)}),
+def made_up(step_ns: int = 5_000_000) -> Instruments:
+    """Every look at a clock takes the same time, and only they and sleeping take any."""
+    clock = FixedClock(step_ns)
+    return Instruments(
+        clock=clock,
+        cpu_clock=lambda: clock.now_ns,
+        process_clock=lambda: clock.busy_ns,
+        monotonic_seconds=clock.seconds,
+        sleep=clock.sleep,
+        canary=lambda _clock: 0.003,
+        load=clock.sleep,
     )
 
-    assert outcome.power.source == "meter"
-    assert outcome.power.window_seconds >= 2.0
-    assert outcome.power.energy_joules == pytest.approx(20 * outcome.power.window_seconds, rel=0.01)
-    assert outcome.power_absent_because == ""
 
-
-def test_power_that_has_no_time_left_says_so(
-    request_for: Any, conv_model: bytes, instruments: Any
-) -> None:
+def test_the_clock_that_is_given_is_the_only_one_read(request_for: Any, conv_model: bytes) -> None:
     pytest.importorskip("onnxruntime")
 
-    outcome: Any = attempt(
-        request_for(conv_model, timeout_seconds=2.0),
-        instruments(power_sources=lambda clock: {"m": lambda: Meter(clock)}),
+    outcome: Any = attempt(request_for(conv_model), made_up())
+
+    assert outcome.run.blocks[0].latency_seconds == pytest.approx([0.005] * 6)
+    assert outcome.run.load_seconds == pytest.approx(0.005)
+    assert outcome.run.first_inference_seconds == pytest.approx(0.005)
+    assert outcome.run.blocks[0].canary_seconds == 0.003
+
+
+def test_an_energy_run_rests_loads_and_infers_in_turns(request_for: Any, conv_model: bytes) -> None:
+    pytest.importorskip("onnxruntime")
+    request = request_for(conv_model)
+    energy = EnergyRequest(
+        request.confinement,
+        request.model_path,
+        request.run,
+        windows=2,
+        window_seconds=1.0,
+        paced_hertz=5.0,
     )
 
-    assert outcome.power is None
-    assert "timeout" in outcome.power_absent_because
+    answer: Any = attempt(energy, made_up())
+
+    kinds = [phase.kind for phase in answer.phases]
+    rest, step = PhaseKind.IDLE, PhaseKind.STEP
+    assert kinds[:4] == [rest, step, rest, rest]
+    assert kinds[4:] == [PhaseKind.BUSY, rest, PhaseKind.BUSY, rest, PhaseKind.PACED, rest]
+    assert all(p.inferences > 0 for p in answer.phases if p.kind is PhaseKind.BUSY)
+    assert 0 < answer.cpu_utilisation < 1
+    assert answer.phases[1].ended_monotonic_seconds - answer.phases[
+        1
+    ].started_monotonic_seconds == pytest.approx(Step().load_seconds, rel=0.01)
 
 
-def test_power_without_a_source_says_why(
-    request_for: Any, conv_model: bytes, instruments: Any
+def test_a_worker_answers_with_the_outputs_of_real_inputs(
+    request_for: Any, conv_model: bytes, tmp_path: Path
+) -> None:
+    np = pytest.importorskip("numpy")
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(conv_model, providers=["CPUExecutionProvider"])
+    (entry,) = session.get_inputs()
+    examples = np.random.default_rng(0).random((3, *entry.shape[1:]), dtype=np.float32)
+    np.savez(tmp_path / "inputs.npz", **{entry.name: examples})
+    request = request_for(conv_model, limits={"max_file_bytes": 10_000_000})
+    verify = VerifyRequest(
+        request.confinement,
+        request.model_path,
+        request.run,
+        tmp_path / "inputs.npz",
+        tmp_path / "outputs.npz",
+    )
+
+    answer = answer_of("verify", verify)
+
+    assert isinstance(answer, VerifiedFile)
+    assert answer.examples == 3
+    expected = np.concatenate([session.run(None, {entry.name: e[None]})[0] for e in examples])
+    (name,) = [output.name for output in session.get_outputs()]
+    np.testing.assert_allclose(np.load(tmp_path / "outputs.npz")[name], expected, rtol=1e-4)
+
+
+def test_a_worker_profiles_a_model(request_for: Any, conv_model: bytes, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    request = request_for(conv_model, limits={"max_file_bytes": 100_000_000})
+    profile = ProfileRequest(
+        request.confinement, request.model_path, request.run, runs=5, scratch_folder=scratch
+    )
+
+    answer = answer_of("profile", profile)
+
+    assert isinstance(answer, Profile)
+    assert answer.operators
+    assert sum(operator.seconds for operator in answer.operators) <= answer.run_seconds
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("runtime", "library"), [("onnx", "onnxruntime"), ("tflite", "ai_edge_litert")]
+)
+def test_a_worker_times_the_reference_model(runtime: str, library: str) -> None:
+    pytest.importorskip(library)
+
+    answer = answer_of("reference", ReferenceRequest(confinement(), runtime))
+
+    assert isinstance(answer, ReferenceRun)
+    assert len(answer.latency_seconds) == len(answer.cpu_seconds) >= 10
+    assert 1e-5 < min(answer.latency_seconds) < 0.1
+    assert answer.failed_because == ""
+
+
+def test_the_worker_of_the_end_to_end_tests_always_measures_the_same(
+    request_for: Any, conv_model: bytes
 ) -> None:
     pytest.importorskip("onnxruntime")
+    script = Path(__file__).parent.parent / "end_to_end" / "fixed_clock_worker.py"
+    command = [sys.executable, "-B", str(script), "measure", to_json(request_for(conv_model))]
 
-    def broken() -> None:
-        raise SensorUnavailableError("unplugged")
-
-    outcome: Any = attempt(
-        request_for(conv_model), instruments(power_sources=lambda clock: {"plug": broken})
+    first, second = (
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)
     )
 
-    assert outcome.power is None
-    assert outcome.power_absent_because == "plug: unplugged"
+    assert first == second
+    answer = from_tagged_json(ANSWERS, first)
+    assert isinstance(answer, MeasuredProcess)
+    block = answer.run.blocks[0]
+    assert block.latency_seconds == block.cpu_seconds
+    assert len({round(seconds, 9) for seconds in block.latency_seconds}) == 1
 
 
 def run_confined(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
     script = (
         "import os\nfrom device_agent.confine import confine\n"
-        f"confine(address_space_bytes={GIB}, parent_pid=os.getppid())\n{code}"
+        "from device_agent.requests import Confinement\n"
+        f"confine(Confinement({GIB}, os.getppid(), ()))\n{code}"
     )
     return subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
@@ -247,7 +380,8 @@ def test_a_confined_process_leaves_no_core_and_goes_first_when_memory_ends(tmp_p
 def test_a_worker_dies_with_the_agent_that_started_it(tmp_path: Path) -> None:
     worker = (
         "import os, time\nfrom device_agent.confine import confine\n"
-        f"confine(address_space_bytes={GIB}, parent_pid=os.getppid())\n"
+        "from device_agent.requests import Confinement\n"
+        f"confine(Confinement({GIB}, os.getppid(), ()))\n"
         "print(os.getpid(), flush=True)\ntime.sleep(60)\n"
     )
     agent = (
@@ -271,7 +405,8 @@ def test_a_worker_dies_with_the_agent_that_started_it(tmp_path: Path) -> None:
 def test_a_worker_whose_agent_is_gone_already_does_not_begin(tmp_path: Path) -> None:
     script = (
         "from device_agent.confine import confine\n"
-        f"confine(address_space_bytes={GIB}, parent_pid=1)\nprint('began')"
+        "from device_agent.requests import Confinement\n"
+        f"confine(Confinement({GIB}, 1, ()))\nprint('began')"
     )
 
     done = subprocess.run(
@@ -284,12 +419,13 @@ def test_a_worker_whose_agent_is_gone_already_does_not_begin(tmp_path: Path) -> 
 
 def test_what_a_library_prints_never_reaches_the_answer(tmp_path: Path) -> None:
     script = (
-        "import os, sys\nfrom device_agent import worker\n"
+        "import os, sys\nfrom device_agent import instruments, worker\n"
         "def noisy(name):\n"
         "    print('hello from a library'); os.write(1, b'and from C\\n')\n"
         "    return real(name)\n"
-        "real, worker.open_runtime = worker.open_runtime, noisy\n"
-        "sys.exit(worker.main(['probe', 'onnx']))\n"
+        "real = instruments.LIVE.open_runtime\n"
+        "noisily = instruments.Instruments(open_runtime=noisy)\n"
+        "sys.exit(worker.main(['probe', 'onnx'], noisily))\n"
     )
 
     done = subprocess.run(
@@ -365,5 +501,5 @@ def test_a_request_that_cannot_be_read_is_one_sentence() -> None:
     )
 
     assert done.returncode == 1
-    assert "not a request" in done.stderr
+    assert "missing or unknown fields" in done.stderr
     assert "Traceback" not in done.stderr

@@ -83,6 +83,11 @@ class Plant:
         command = [sys.executable, str(script), "--home", str(self.agent_home)]
         return self._start(command, self.agent_log)
 
+    def start_real_agent(self) -> subprocess.Popen[bytes]:
+        """The agent as it is shipped, with its own clocks, as a process."""
+        command = [sys.executable, "-m", "device_agent", "run", "--home", str(self.agent_home)]
+        return self._start(command, self.agent_log)
+
     def front(self) -> Any:
         """The front of the study, as `genba front show` gives it to programs."""
         shown = self.genba("front", "show", "stripes", "--json")

@@ -2,11 +2,10 @@
 
 import base64
 import hashlib
-import math
 import os
 import ssl
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +20,25 @@ from sqlalchemy import create_engine, text
 
 from host.device import Device, DeviceFacts, PowerSource, Runtime
 from host.gateway.server import Listen, Pace, RunningGateway, start_in_thread
-from host.measurement import PROTOCOL, Measurement, MeasureSpec, Power
+from host.measurement import (
+    PRESETS,
+    PROTOCOL,
+    Block,
+    Energy,
+    EnergyRun,
+    InputShape,
+    Measurement,
+    MeasureSpec,
+    Memory,
+    ModelRun,
+    Phase,
+    PowerSeries,
+    Preflight,
+    ProcessRun,
+    Thermal,
+    Verdict,
+    VerifySpec,
+)
 from host.network.graph import DeadNetworkError, Network
 from host.pki import SERVER_NAME, Token
 from host.spaces.base import SearchSpace, Task, sample
@@ -67,31 +84,112 @@ class FakeClock:
         self.moment += timedelta(seconds=seconds)
 
 
-def measured(device_id: str, model_sha256: str, median_seconds: float = 0.010) -> Measurement:
-    return Measurement(
-        device_id=device_id,
-        model_sha256=model_sha256,
-        protocol=PROTOCOL,
-        runtime="onnx",
-        runtime_library="onnxruntime",
-        runtime_version="1.23.2",
-        threads=1,
-        latency_samples_seconds=tuple(median_seconds * (1 + i / 1000) for i in range(-15, 16)),
-        runs_per_sample=1,
-        warmup_runs=5,
+def a_block(latency_seconds: tuple[float, ...], started: float = 0.0) -> Block:
+    """A block of a quiet machine; without samples it is the closing one."""
+    return Block(
+        started_monotonic_seconds=started,
+        lasted_seconds=sum(latency_seconds),
+        canary_seconds=0.005,
+        reference_seconds=(0.001, 0.0011, 0.001),
+        reference_cpu_seconds=(0.001, 0.001, 0.001),
+        latency_seconds=latency_seconds,
+        cpu_seconds=tuple(latency * 0.99 for latency in latency_seconds),
+        run_delay_seconds=(0.0,) * len(latency_seconds),
+        involuntary_switches=0,
+        steal_seconds=0.0,
+    )
+
+
+def a_process(latency_seconds: float, *, start_seconds: float = 0.0) -> ProcessRun:
+    """A worker on a quiet machine; the median of its 62 samples is `latency_seconds`."""
+    samples = tuple(latency_seconds * (1 + i / 10_000) for i in range(-15, 16))
+    lasted = sum(samples)
+    return ProcessRun(
+        memory=Memory(50_000_000, 60_000_000, 70_000_000, uss_bytes=55_000_000),
         load_seconds=0.03,
         first_inference_seconds=0.02,
-        base_rss_bytes=50_000_000,
-        load_rss_bytes=60_000_000,
-        peak_rss_bytes=70_000_000,
-        power=Power("rapl", "package", "measured", 5.0, 2.0, 100),
-        power_absent_because="",
+        warmup_runs=5,
+        steady=True,
+        runs_per_sample=1,
+        call_overhead_seconds=5e-6,
+        blocks=(
+            a_block(samples, start_seconds),
+            a_block(samples, start_seconds + lasted),
+            a_block((), start_seconds + 2 * lasted),
+        ),
+    )
+
+
+A_PREFLIGHT = Preflight(
+    foreign_cpu=0.01,
+    swapped_in_pages=0,
+    free_ram_bytes=2_000_000_000,
+    temperature_celsius=41.0,
+    throttled=(),
+    canary_seconds=0.005,
+    waited_seconds=0.0,
+)
+AN_ENERGY = Energy(
+    source="rapl",
+    scope="package",
+    kind="measured",
+    gross_joules=0.05,
+    gross_interval_joules=(0.049, 0.051),
+    net_joules=0.03,
+    net_interval_joules=(0.028, 0.032),
+    power_watts=5.0,
+    idle_watts=2.0,
+    windows=5,
+    inferences=5000,
+    readings=1000,
+    reading_hertz=20.0,
+    lag_seconds=0.0,
+)
+
+OK = Verdict("OK")
+
+
+def measured(
+    device_id: str,
+    model_sha256: str,
+    latency_seconds: float = 0.010,
+    *,
+    verdict: Verdict = OK,
+    energies: tuple[Energy, ...] = (AN_ENERGY,),
+) -> Measurement:
+    """A measurement of a quiet machine, with every kind of value that the store has to keep."""
+    energy_run = EnergyRun(
+        phases=(Phase("idle", 1.0, 2.0, 0), Phase("busy", 2.0, 3.0, 100)),
+        series=(
+            PowerSeries("rapl", "package", "measured", 100.0, (1.0, 3.0), energy_joules=(0.0, 7.0)),
+        ),
         temperature_start_celsius=40.0,
         temperature_end_celsius=None,
+        cpu_utilisation=0.5,
+    )
+    return Measurement(
+        device_id=device_id,
+        run=ModelRun(
+            model_sha256,
+            7,
+            input_shapes=(InputShape("x", (1, 3, 32, 32)),),
+            options=("graph=all",),
+        ),
+        plan=PRESETS["quick"].with_energy(paced_hertz=5.0),
+        protocol=PROTOCOL,
+        runtime_library="onnxruntime",
+        runtime_version="1.23.2",
+        runtime_options=("intra_op_num_threads=1",),
+        cpus=(1,),
+        preflight=A_PREFLIGHT,
+        processes=(a_process(latency_seconds),),
+        thermal=Thermal(start_celsius=40.0, throttle_events=0),
         governor="performance",
         load_average_start=0.25,
-        runtime_options=("intra_op_num_threads=1",),
-        cpu_seconds=math.pi,
+        energy_run=energy_run,
+        energies=energies,
+        energy_absent_because="" if energies else "no powercap zone",
+        verdict=verdict,
         measured_at=datetime(2026, 11, 24, 9, 0, tzinfo=UTC),
     )
 
@@ -108,9 +206,16 @@ class Fleet:
         self.store.devices.add_token(name, secret, self.store.now() + timedelta(hours=1))
         return self.store.devices.enrol(secret, spki_sha256 or uuid.uuid4().hex, FACTS)
 
-    def spec(self, model: bytes = b"a model") -> MeasureSpec:
+    def run(self, model: bytes = b"a model") -> ModelRun:
         blob = self.store.blobs.put(model)
-        return MeasureSpec(model_sha256=blob.sha256, model_size_bytes=blob.size_bytes)
+        return ModelRun(blob.sha256, blob.size_bytes)
+
+    def spec(self, model: bytes = b"a model") -> MeasureSpec:
+        return MeasureSpec(self.run(model))
+
+    def verify_spec(self, max_output_bytes: int = 1000) -> VerifySpec:
+        inputs = self.store.blobs.put(b"some inputs")
+        return VerifySpec(self.run(), inputs.sha256, inputs.size_bytes, max_output_bytes)
 
 
 class ScriptedAgent:
@@ -163,8 +268,8 @@ class ScriptedAgent:
     def hello(self, stub: pb_grpc.FleetStub) -> pb.HelloReply:
         return stub.Hello(
             pb.HelloRequest(
-                protocol_min=1,
-                protocol_max=1,
+                protocol_min=2,
+                protocol_max=2,
                 agent_version="0.1.0",
                 session_id=self.session_id,
                 facts=facts_message(),
@@ -178,6 +283,12 @@ class ScriptedAgent:
     def read(self, stub: pb_grpc.FleetStub, sha256: str, offset: int = 0) -> bytes:
         chunks = stub.ReadBlob(pb.BlobRequest(sha256=sha256, offset=offset), timeout=RPC_SECONDS)
         return b"".join(chunk.data for chunk in chunks)
+
+    def write(
+        self, stub: pb_grpc.FleetStub, lease: pb.Lease, data: bytes, chunk: int = 400
+    ) -> pb.WriteBlobReply:
+        parts = outputs_parts(lease, data, chunk)
+        return stub.WriteBlob(iter(parts), timeout=RPC_SECONDS)
 
     def report(self, stub: pb_grpc.FleetStub, lease: pb.Lease) -> pb.ReportReply:
         return stub.Report(report_message(lease), timeout=RPC_SECONDS)
@@ -216,28 +327,88 @@ def facts_message() -> pb.DeviceFacts:
     )
 
 
+def outputs_parts(lease: pb.Lease, data: bytes, chunk: int = 400) -> list[pb.BlobPart]:
+    """The outputs of a verify job as an agent sends them."""
+    digest = hashlib.sha256(data).hexdigest()
+    return [
+        pb.BlobPart(
+            lease_id=lease.lease_id, sha256=digest, offset=start, data=data[start : start + chunk]
+        )
+        for start in range(0, len(data), chunk)
+    ]
+
+
+def ticks(seconds: Sequence[float]) -> list[int]:
+    """Differences between neighbours, the first against 0, in units of 100 ns."""
+    values = [round(value * 1e7) for value in seconds]
+    return [after - before for before, after in zip([0, *values], values, strict=False)]
+
+
+def preflight_message() -> pb.Preflight:
+    return pb.Preflight(
+        foreign_cpu=0.01,
+        swapped_in_pages=0,
+        free_ram_bytes=2_000_000_000,
+        temperature_celsius=41.0,
+        canary_seconds=0.005,
+    )
+
+
+def block_message(latency_seconds: Sequence[float]) -> pb.Block:
+    return pb.Block(
+        latency_ticks=ticks(latency_seconds),
+        cpu_ticks=ticks(latency_seconds),
+        run_delay_ticks=ticks([0.0] * len(latency_seconds)),
+        reference_ticks=ticks([0.001, 0.0011, 0.001]),
+        reference_cpu_ticks=ticks([0.001] * 3),
+        canary_seconds=0.005,
+        started_monotonic_seconds=100.0,
+        lasted_seconds=1.0,
+    )
+
+
+def samples_message() -> pb.MeasuredSamples:
+    """30 samples in two blocks and a closing one, of a quiet machine without a power source."""
+    return pb.MeasuredSamples(
+        protocol=PROTOCOL,
+        runtime="onnx",
+        runtime_library="onnxruntime",
+        runtime_version="1.23.2",
+        threads=1,
+        cpus=[1],
+        preflight=preflight_message(),
+        processes=[
+            pb.ProcessRun(
+                memory=pb.Memory(
+                    base_rss_bytes=50_000_000,
+                    load_rss_bytes=60_000_000,
+                    peak_rss_bytes=70_000_000,
+                ),
+                load_seconds=0.03,
+                first_inference_seconds=0.02,
+                warmup_runs=5,
+                steady=True,
+                runs_per_sample=1,
+                call_overhead_seconds=5e-6,
+                blocks=[
+                    block_message([0.010 + i / 1e6 for i in range(15)]),
+                    block_message([0.010 - i / 1e6 for i in range(15)]),
+                    block_message([]),
+                ],
+            )
+        ],
+        thermal=pb.Thermal(start_celsius=40.0),
+        load_average_start=0.1,
+        energy_absent_because="no powercap zone",
+    )
+
+
 def report_message(lease: pb.Lease) -> pb.ReportRequest:
     return pb.ReportRequest(
         job_id=lease.job_id,
         attempt=lease.attempt,
         idempotency_key=f"{lease.job_id}:{lease.attempt}",
-        measured=pb.MeasuredSamples(
-            protocol=PROTOCOL,
-            runtime="onnx",
-            runtime_library="onnxruntime",
-            runtime_version="1.23.2",
-            threads=1,
-            latency_seconds=[0.010 + i / 1e5 for i in range(30)],
-            runs_per_sample=1,
-            warmup_runs=5,
-            load_seconds=0.03,
-            first_inference_seconds=0.02,
-            base_rss_bytes=50_000_000,
-            load_rss_bytes=60_000_000,
-            peak_rss_bytes=70_000_000,
-            power_absent_because="no powercap zone",
-            load_average_start=0.1,
-        ),
+        measured=samples_message(),
     )
 
 
@@ -365,3 +536,8 @@ def connect(
 @pytest.fixture
 def report_of() -> Callable[[pb.Lease], pb.ReportRequest]:
     return report_message
+
+
+@pytest.fixture
+def make_samples() -> Callable[[], pb.MeasuredSamples]:
+    return samples_message

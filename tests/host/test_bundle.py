@@ -38,7 +38,19 @@ from host.export.contents import (
 from host.export.errors import ExportError
 from host.export.metadata import graph_sha256, onnx_metadata, with_metadata
 from host.export.quantize import quantize_int8
-from host.measurement import PROTOCOL, Measurement, Power
+from host.measurement import (
+    PRESETS,
+    PROTOCOL,
+    Block,
+    Energy,
+    Measurement,
+    Memory,
+    ModelRun,
+    ProcessRun,
+    Reason,
+    Thermal,
+    Verdict,
+)
 from host.network.graph import Conv, GlobalPool, Linear, NetworkBuilder
 from host.network.onnx_model import onnx_bytes
 from host.network.weights import random_weights
@@ -47,31 +59,63 @@ from host.preprocessing import Channels, Preprocessing, decode, pixels_of
 CLASSES = ("defective", "functional", "傷")
 
 
-def measured(power: Power | None) -> Measurement:
-    return Measurement(
-        device_id="d1",
-        model_sha256="a" * 64,
-        protocol=PROTOCOL,
-        runtime="onnx",
-        runtime_library="onnxruntime",
-        runtime_version="1.23.2",
-        threads=1,
-        latency_samples_seconds=tuple(0.001 * (10 + i) for i in range(31)),
-        runs_per_sample=1,
-        warmup_runs=5,
+ENERGY = Energy(
+    source="rapl",
+    scope="package",
+    kind="measured",
+    gross_joules=0.05,
+    gross_interval_joules=(0.049, 0.051),
+    net_joules=0.03,
+    net_interval_joules=(0.029, 0.031),
+    power_watts=2.0,
+    idle_watts=0.8,
+    windows=5,
+    inferences=80,
+    readings=200,
+    reading_hertz=20.0,
+    lag_seconds=0.0,
+)
+
+
+def measured(energy: Energy | None) -> Measurement:
+    block = Block(
+        started_monotonic_seconds=0.0,
+        lasted_seconds=0.8,
+        canary_seconds=0.003,
+        reference_seconds=(0.001,),
+        reference_cpu_seconds=(0.001,),
+        latency_seconds=tuple(0.001 * (10 + i) for i in range(31)),
+        cpu_seconds=tuple(0.001 * (10 + i) for i in range(31)),
+        run_delay_seconds=(0.0,) * 31,
+    )
+    process = ProcessRun(
+        memory=Memory(1, 2, 50_000_000),
         load_seconds=0.1,
         first_inference_seconds=0.02,
-        base_rss_bytes=1,
-        load_rss_bytes=2,
-        peak_rss_bytes=50_000_000,
-        power=power,
-        power_absent_because="no sensor",
-        temperature_start_celsius=None,
-        temperature_end_celsius=None,
+        warmup_runs=5,
+        steady=True,
+        runs_per_sample=1,
+        call_overhead_seconds=5e-6,
+        blocks=(block,),
+    )
+    return Measurement(
+        device_id="d1",
+        run=ModelRun("a" * 64, 1),
+        plan=PRESETS["quick"],
+        protocol=PROTOCOL,
+        runtime_library="onnxruntime",
+        runtime_version="1.23.2",
+        runtime_options=(),
+        cpus=(0,),
+        preflight=None,
+        processes=(process,),
+        thermal=Thermal(),
         governor=None,
         load_average_start=0.0,
-        runtime_options=(),
-        cpu_seconds=None,
+        energy_run=None,
+        energies=(energy,) if energy else (),
+        energy_absent_because="" if energy else "no sensor",
+        verdict=Verdict("WARN", (Reason("BUSY", "WARN", "34 % of the CPU was taken"),)),
         measured_at=datetime(2026, 11, 24, tzinfo=UTC),
     )
 
@@ -91,7 +135,6 @@ def models(channels: int) -> tuple[BundleModel, BundleModel]:
 def contents_of(channels: Channels = 1) -> BundleContents:
     mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels]
     preprocessing = Preprocessing(12, 16, channels, mean, std)
-    power = Power("rapl", "package", "measured", energy_joules=4.0, window_seconds=2, inferences=80)
     return BundleContents(
         name="finalist-1",
         genba_version="0.1.0",
@@ -115,7 +158,7 @@ def contents_of(channels: Channels = 1) -> BundleContents:
         ),
         measurements=(
             BundleMeasurement.of(measured(None), precision="fp32", device="kiosk"),
-            BundleMeasurement.of(measured(power), precision="int8", device="pi"),
+            BundleMeasurement.of(measured(ENERGY), precision="int8", device="pi"),
         ),
         accuracies=(
             BundleAccuracy("fp32", "test", "accuracy", 0.8, 0.7, 0.88, 100, 0.6),
@@ -339,7 +382,7 @@ def test_the_model_card_says_how_good_how_fast_and_from_what(bundle: WrittenBund
     assert "| int8 | test | auroc | 0.900 | not computed | 100 |  |" in card
     assert "| fp32 | kiosk | onnxruntime 1.23.2 | 1 | 25.000 |" in card
     assert "none: no sensor" in card
-    assert "| 50.0 | 50 |" in card
+    assert "| 50.0 | 50 (measured) | WARN: 34 % of the CPU was taken |" in card
     assert "| fp32 | kiosk | latency_seconds | 0.02 | 0.01 to 0.03 (90%) | op-count/1 |" in card
     assert "CC BY-NC-SA 4.0" in card
     assert "`r16 w0.5 relu | k3`" in card

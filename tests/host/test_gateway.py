@@ -1,8 +1,11 @@
 """The gateway as devices meet it: real TLS on loopback, and an agent made of the stubs."""
 
+import hashlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +19,7 @@ from host.gateway.server import (
     ensure_gateway,
     start_in_thread,
 )
-from host.measurement import Measurement
+from host.measurement import Measurement, MeasurementFailure, ProbeSpec, VerifiedOutputs
 from host.pki import CertificateAuthority, Token, read_csr
 from host.store import Store, wait_for_outcomes
 from host.workspace import GatewayRunsError, Workspace
@@ -249,7 +252,7 @@ def test_protocols_without_overlap_are_refused_naming_both(connect: Connect) -> 
 
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert "7 to 9" in sentence
-    assert "1 to 1" in sentence
+    assert "2 to 2" in sentence
 
 
 def test_a_job_goes_the_whole_way(connect: Connect, store: Store, fleet: "Fleet") -> None:
@@ -258,7 +261,7 @@ def test_a_job_goes_the_whole_way(connect: Connect, store: Store, fleet: "Fleet"
     job = store.jobs.submit(connected.device.id, fleet.spec(model))
 
     lease = connected.agent.claim(connected.stub).lease
-    content = connected.agent.read(connected.stub, lease.spec.model_sha256)
+    content = connected.agent.read(connected.stub, lease.measure.run.model_sha256)
     reply = connected.agent.report(connected.stub, lease)
 
     assert lease.job_id == job.id
@@ -267,8 +270,10 @@ def test_a_job_goes_the_whole_way(connect: Connect, store: Store, fleet: "Fleet"
     [(_, outcome)] = wait_for_outcomes(store, [job])
     assert isinstance(outcome, Measurement)
     assert outcome.sample_count == 30
-    assert outcome.power is None
-    assert outcome.power_absent_because == "no powercap zone"
+    assert outcome.energy is None
+    assert outcome.energy_absent_because == "no powercap zone"
+    assert outcome.verdict.level in ("OK", "WARN")
+    assert outcome.latency_seconds == pytest.approx(0.010)
     assert not connected.agent.claim(connected.stub).HasField("lease")
 
 
@@ -291,11 +296,13 @@ def test_a_download_resumes_at_any_offset(connect: Connect, store: Store, fleet:
     store.jobs.submit(connected.device.id, spec)
     connected.agent.claim(connected.stub)
 
-    rest = connected.agent.read(connected.stub, spec.model_sha256, offset=7)
-    nothing = connected.agent.read(connected.stub, spec.model_sha256, offset=10)
+    rest = connected.agent.read(connected.stub, spec.run.model_sha256, offset=7)
+    nothing = connected.agent.read(connected.stub, spec.run.model_sha256, offset=10)
 
     assert (rest, nothing) == (b"789", b"")
-    code, _ = refused(lambda: connected.agent.read(connected.stub, spec.model_sha256, offset=11))
+    code, _ = refused(
+        lambda: connected.agent.read(connected.stub, spec.run.model_sha256, offset=11)
+    )
     assert code is grpc.StatusCode.OUT_OF_RANGE
 
 
@@ -307,10 +314,10 @@ def test_a_device_reads_only_the_models_of_its_own_leases(
     store.jobs.submit(kiosk.device.id, spec)
     kiosk.agent.claim(kiosk.stub)
 
-    code, _ = refused(lambda: press.agent.read(press.stub, spec.model_sha256))
+    code, _ = refused(lambda: press.agent.read(press.stub, spec.run.model_sha256))
 
     assert code is grpc.StatusCode.PERMISSION_DENIED
-    assert kiosk.agent.read(kiosk.stub, spec.model_sha256) == b"a model"
+    assert kiosk.agent.read(kiosk.stub, spec.run.model_sha256) == b"a model"
 
 
 def test_a_model_cannot_be_read_after_its_report(
@@ -321,7 +328,7 @@ def test_a_model_cannot_be_read_after_its_report(
     store.jobs.submit(connected.device.id, spec)
     connected.agent.report(connected.stub, connected.agent.claim(connected.stub).lease)
 
-    code, _ = refused(lambda: connected.agent.read(connected.stub, spec.model_sha256))
+    code, _ = refused(lambda: connected.agent.read(connected.stub, spec.run.model_sha256))
 
     assert code is grpc.StatusCode.PERMISSION_DENIED
 
@@ -349,46 +356,22 @@ def test_nobody_reports_the_jobs_of_another_device(
 
 
 def _no_samples(request: pb.ReportRequest) -> None:
-    del request.measured.latency_seconds[:]
+    del request.measured.processes[0].blocks[:]
 
 
 def _not_a_number(request: pb.ReportRequest) -> None:
-    request.measured.latency_seconds[3] = float("nan")
-
-
-def _negative(request: pb.ReportRequest) -> None:
-    request.measured.load_seconds = -1.0
-
-
-def _other_runtime(request: pb.ReportRequest) -> None:
-    request.measured.runtime = "tflite"
+    request.measured.processes[0].load_seconds = float("nan")
 
 
 def _no_outcome(request: pb.ReportRequest) -> None:
     request.ClearField("measured")
 
 
-def _unspecified_failure(request: pb.ReportRequest) -> None:
-    request.failure.message = "what?"
+def _other_task(request: pb.ReportRequest) -> None:
+    request.profile.runs = 3
 
 
-def _power_of_nothing(request: pb.ReportRequest) -> None:
-    request.measured.power.kind = "measured"
-    request.measured.power.window_seconds = 1.0
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        _no_samples,
-        _not_a_number,
-        _negative,
-        _other_runtime,
-        _no_outcome,
-        _unspecified_failure,
-        _power_of_nothing,
-    ],
-)
+@pytest.mark.parametrize("spoil", [_no_samples, _not_a_number, _no_outcome, _other_task])
 def test_a_report_that_makes_no_sense_is_refused(
     connect: Connect,
     store: Store,
@@ -425,9 +408,247 @@ def test_a_failure_is_an_outcome(connect: Connect, store: Store, fleet: "Fleet")
 
     outcome = store.jobs.outcome(job.id)
     assert outcome is not None
-    assert not isinstance(outcome, Measurement)
+    assert isinstance(outcome, MeasurementFailure)
     assert (outcome.kind, outcome.message) == ("worker_crashed", "SIGILL")
     assert store.jobs.get(job.id).state == "failed"
+
+
+def test_a_device_that_is_not_ready_gets_the_job_later(
+    connect: Connect, store: Store, fleet: "Fleet", clock: "FakeClock"
+) -> None:
+    connected = connect("kiosk")
+    job = store.jobs.submit(connected.device.id, fleet.spec())
+    lease = connected.agent.claim(connected.stub).lease
+
+    failed = pb.Failure(kind=pb.Failure.KIND_NOT_READY, message="hot: 81 °C, limit 60 °C")
+    request = pb.ReportRequest(
+        job_id=lease.job_id, attempt=lease.attempt, idempotency_key="k", failure=failed
+    )
+    connected.stub.Report(request, timeout=5)
+
+    assert store.jobs.not_ready(job.id) == "hot: 81 °C, limit 60 °C"
+    assert not connected.agent.claim(connected.stub).HasField("lease")
+    clock.advance(15)
+    assert connected.agent.claim(connected.stub).lease.attempt == 2
+
+
+OUTPUTS = bytes(range(250)) * 3
+
+
+def _verified(lease: pb.Lease, data: bytes = OUTPUTS, size: int | None = None) -> pb.ReportRequest:
+    return pb.ReportRequest(
+        job_id=lease.job_id,
+        attempt=lease.attempt,
+        idempotency_key=f"{lease.job_id}:{lease.attempt}",
+        verified=pb.VerifiedOutputs(
+            runtime="onnx",
+            runtime_library="onnxruntime",
+            runtime_version="1.23.2",
+            outputs_sha256=hashlib.sha256(data).hexdigest(),
+            outputs_size_bytes=len(data) if size is None else size,
+            examples=3,
+        ),
+    )
+
+
+@dataclass
+class Verifying:
+    """A device that works on a verify job."""
+
+    connected: "ConnectedDevice"
+    lease: pb.Lease
+
+    def write(self, data: bytes = OUTPUTS) -> int:
+        return int(self.connected.agent.write(self.connected.stub, self.lease, data).size_bytes)
+
+    def write_parts(self, *parts: pb.BlobPart) -> None:
+        self.connected.stub.WriteBlob(iter(parts), timeout=5)
+
+    def part(self, **changes: Any) -> pb.BlobPart:
+        values: dict[str, Any] = {
+            "lease_id": self.lease.lease_id,
+            "sha256": hashlib.sha256(OUTPUTS).hexdigest(),
+            "offset": 0,
+            "data": OUTPUTS,
+        }
+        return pb.BlobPart(**values | changes)
+
+
+@pytest.fixture
+def verifying(connect: Connect, store: Store, fleet: "Fleet") -> Verifying:
+    connected = connect("kiosk")
+    store.jobs.submit(connected.device.id, fleet.verify_spec(max_output_bytes=1000))
+    return Verifying(connected, connected.agent.claim(connected.stub).lease)
+
+
+def kept_files(workspace: Workspace) -> set[str]:
+    return {path.name for path in workspace.blobs_folder.rglob("*") if path.is_file()}
+
+
+def test_a_verify_job_goes_the_whole_way(verifying: Verifying, store: Store) -> None:
+    connected, lease = verifying.connected, verifying.lease
+
+    inputs = connected.agent.read(connected.stub, lease.verify.inputs_sha256)
+    size = verifying.write()
+    stored = connected.stub.Report(_verified(lease), timeout=5).stored
+
+    outcome = store.jobs.outcome(lease.job_id)
+    assert inputs == b"some inputs"
+    assert (size, stored) == (750, True)
+    assert isinstance(outcome, VerifiedOutputs)
+    assert (outcome.examples, outcome.inputs_sha256) == (3, lease.verify.inputs_sha256)
+    assert store.blobs.get(outcome.outputs_sha256) == OUTPUTS
+
+
+def test_outputs_sent_again_are_taken_again_and_others_are_not(verifying: Verifying) -> None:
+    assert [verifying.write(), verifying.write()] == [750, 750]
+
+    code, sentence = refused(lambda: verifying.write(b"other outputs"))
+
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "other outputs" in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ([{"data": OUTPUTS[:-1]}], grpc.StatusCode.DATA_LOSS),
+        ([{"data": bytes(1001)}], grpc.StatusCode.INVALID_ARGUMENT),
+        ([{"offset": 1}], grpc.StatusCode.OUT_OF_RANGE),
+        ([{"data": b"1"}, {"data": b"2", "offset": 2}], grpc.StatusCode.OUT_OF_RANGE),
+        ([{"data": b"1"}, {"data": b"1", "offset": 0}], grpc.StatusCode.OUT_OF_RANGE),
+        ([{}, {"offset": 750, "sha256": "0" * 64}], grpc.StatusCode.INVALID_ARGUMENT),
+        ([{}, {"offset": 750, "data": bytes(251)}], grpc.StatusCode.INVALID_ARGUMENT),
+        ([{"sha256": "../../pki/ca.key"}], grpc.StatusCode.INVALID_ARGUMENT),
+        ([{"lease_id": "no lease"}], grpc.StatusCode.PERMISSION_DENIED),
+        ([], grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+    ids=[
+        "cut",
+        "too large",
+        "from the middle",
+        "gap",
+        "twice",
+        "two files",
+        "too large in the end",
+        "path",
+        "no lease",
+        "nothing",
+    ],
+)
+def test_outputs_that_are_not_as_announced_leave_nothing_behind(
+    verifying: Verifying,
+    workspace: Workspace,
+    changes: list[dict[str, Any]],
+    code: grpc.StatusCode,
+) -> None:
+    before = kept_files(workspace)
+
+    told, sentence = refused(
+        lambda: verifying.write_parts(*(verifying.part(**change) for change in changes))
+    )
+
+    assert told is code, sentence
+    assert kept_files(workspace) == before
+
+
+def test_outputs_that_break_off_leave_nothing_behind(
+    verifying: Verifying, workspace: Workspace
+) -> None:
+    before = kept_files(workspace)
+    sent = threading.Event()
+    release = threading.Event()
+
+    def parts() -> Iterator[pb.BlobPart]:
+        yield verifying.part(data=OUTPUTS[:10])
+        sent.set()
+        release.wait(10)
+
+    call = verifying.connected.stub.WriteBlob.future(parts(), timeout=10)
+    assert sent.wait(5)
+    deadline = time.monotonic() + 5
+    while kept_files(workspace) == before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    partial = kept_files(workspace) - before
+
+    call.cancel()
+    release.set()
+
+    while kept_files(workspace) != before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(partial) == 1
+    assert kept_files(workspace) == before
+
+
+def test_only_the_device_of_a_verify_job_sends_outputs(
+    verifying: Verifying, connect: Connect
+) -> None:
+    press = connect("press")
+
+    code, _ = refused(lambda: press.agent.write(press.stub, verifying.lease, OUTPUTS))
+
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_a_measure_job_has_no_outputs_to_send(
+    connect: Connect, store: Store, fleet: "Fleet"
+) -> None:
+    connected = connect("kiosk")
+    store.jobs.submit(connected.device.id, fleet.spec())
+    lease = connected.agent.claim(connected.stub).lease
+
+    code, sentence = refused(lambda: connected.agent.write(connected.stub, lease, OUTPUTS))
+
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "verify" in sentence
+
+
+@pytest.mark.parametrize(
+    ("size", "send", "because"),
+    [(None, False, "not sent before the report"), (749, True, "have 750 bytes")],
+)
+def test_a_verify_report_needs_its_outputs(
+    verifying: Verifying, store: Store, size: int | None, send: bool, because: str
+) -> None:
+    if send:
+        verifying.write()
+
+    code, sentence = refused(
+        lambda: verifying.connected.stub.Report(_verified(verifying.lease, size=size), timeout=5)
+    )
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert because in sentence
+    assert store.jobs.outcome(verifying.lease.job_id) is None
+
+
+def test_a_probe_is_the_baseline_of_later_verdicts(
+    connect: Connect, store: Store, fleet: "Fleet"
+) -> None:
+    connected = connect("kiosk")
+    store.jobs.submit(connected.device.id, ProbeSpec(), priority=1)
+    job = store.jobs.submit(connected.device.id, fleet.spec())
+    probe = connected.agent.claim(connected.stub).lease
+    reference = pb.ReferenceRun(
+        runtime="onnx",
+        runtime_library="onnxruntime",
+        runtime_version="1.23.2",
+        latency_seconds=[0.0005] * 3,  # the measurement's takes a millisecond
+        cpu_seconds=[0.0005] * 3,
+        canary_seconds=[0.005],
+    )
+    result = pb.ProbeResult(preflight=pb.Preflight(canary_seconds=0.005), references=[reference])
+    request = pb.ReportRequest(
+        job_id=probe.job_id, attempt=probe.attempt, idempotency_key="k", probe=result
+    )
+    connected.stub.Report(request, timeout=5)
+
+    connected.agent.report(connected.stub, connected.agent.claim(connected.stub).lease)
+
+    outcome = store.jobs.outcome(job.id)
+    assert isinstance(outcome, Measurement)
+    assert outcome.verdict.level == "REJECT"
+    assert "DEVICE_CHANGED" in outcome.verdict.codes
 
 
 def test_a_message_over_the_cap_is_refused(connect: Connect) -> None:

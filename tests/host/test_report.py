@@ -35,6 +35,22 @@ def on_device(name="panel", latency=0.0123, *, power=None, predicted=True, high=
     )
 
 
+def doubtful(report):
+    device = (
+        report.rows[0]
+        .devices[0]
+        .model_copy(
+            update={
+                "latency_kind": "derived",
+                "verdict": "WARN",
+                "verdict_reasons": ["34 % of the CPU was taken by <others>"],
+            }
+        )
+    )
+    row = report.rows[0].model_copy(update={"devices": [device]})
+    return report.model_copy(update={"rows": [row, *report.rows[1:]]})
+
+
 def front(rows=None, devices=1):
     names = ["panel", "kiosk"][:devices]
     made = [
@@ -187,3 +203,14 @@ def test_numbers_without_a_bound_or_a_sensor_say_so():
     assert units.power(on_device()) == "none"
     assert units.power(on_device(power=3.456)) == "3.46 (rapl, measured)"
     assert units.share(None) == "-"
+
+
+def test_what_speaks_against_a_measurement_stands_beside_it_and_below_the_table():
+    report = doubtful(front())
+
+    text = printed(front_table(report))
+    page = front_page(report, [])
+
+    assert "derived WARN" in " ".join(text.split())
+    assert "panel: WARN: 34 % of the CPU was taken by <others>" in text
+    assert "taken by &lt;others&gt;" in page

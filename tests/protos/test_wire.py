@@ -25,6 +25,7 @@ GENERATED = (
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 2**64 - 1)
+ticks = st.integers(-(2**63), 2**63 - 1)
 small_counts = st.integers(0, 2**32 - 1)
 
 
@@ -83,24 +84,24 @@ def test_stubs_demand_no_runtime_version() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(finite, max_size=50), finite, st.none() | finite, counts)
+@given(st.lists(ticks, max_size=50), finite, st.none() | counts, counts)
 def test_samples_survive_the_trip(
-    latencies: Any, load_seconds: Any, cpu_seconds: Any, peak_rss_bytes: Any
+    latencies: Any, load_seconds: Any, uss_bytes: Any, peak_rss_bytes: Any
 ) -> None:
-    sent = pb.MeasuredSamples(
-        latency_seconds=latencies,
+    sent = pb.ProcessRun(
+        memory=pb.Memory(peak_rss_bytes=peak_rss_bytes, uss_bytes=uss_bytes),
         load_seconds=load_seconds,
-        cpu_seconds=cpu_seconds,
-        peak_rss_bytes=peak_rss_bytes,
+        blocks=[pb.Block(latency_ticks=latencies)],
     )
 
-    came = pb.MeasuredSamples.FromString(sent.SerializeToString())
+    came = pb.ProcessRun.FromString(sent.SerializeToString())
 
-    assert list(came.latency_seconds) == latencies
+    assert list(came.blocks[0].latency_ticks) == latencies
+    assert list(came.blocks[0].run_delay_ticks) == []
     assert came.load_seconds == load_seconds
-    assert came.HasField("cpu_seconds") == (cpu_seconds is not None)
-    assert came.peak_rss_bytes == peak_rss_bytes
-    assert not came.HasField("power")
+    assert came.memory.peak_rss_bytes == peak_rss_bytes
+    assert came.memory.HasField("uss_bytes") == (uss_bytes is not None)
+    assert not came.memory.HasField("pss_bytes")
 
 
 @settings(deadline=None)
@@ -140,11 +141,30 @@ def test_an_empty_claim_differs_from_a_lease_of_zeros() -> None:
     assert zeros.HasField("lease")
 
 
+def test_a_lease_holds_one_job_of_one_kind() -> None:
+    lease = pb.Lease(measure=pb.MeasureSpec(timeout_seconds=1.0))
+
+    lease.probe.timeout_seconds = 2.0
+
+    assert lease.WhichOneof("task") == "probe"
+    assert not lease.HasField("measure")
+    assert pb.Lease().WhichOneof("task") is None
+
+
+def test_ticks_of_samples_that_are_alike_take_two_bytes_each() -> None:
+    samples = pb.Block(latency_ticks=[70_000, *([60, -60] * 500)])
+
+    assert len(samples.SerializeToString()) < 2_100
+
+
 def test_the_most_samples_that_an_agent_takes_fit_in_one_message_of_a_mebibyte() -> None:
     from device_agent.measuring import MAX_SAMPLES
 
+    # Three lists of differences in the order of a tenth of a millisecond.
+    differences = [1_000, -1_000] * (MAX_SAMPLES // 2)
+    block = pb.Block(latency_ticks=differences, cpu_ticks=differences, run_delay_ticks=differences)
     samples = pb.MeasuredSamples(
-        latency_seconds=[0.001] * MAX_SAMPLES, runtime_options=["name=value"] * 100
+        processes=[pb.ProcessRun(blocks=[block])], runtime_options=["name=value"] * 100
     )
 
     assert len(pb.ReportRequest(measured=samples).SerializeToString()) < 1 << 20

@@ -5,27 +5,58 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import update
 
+from host.device import MeterBinding
 from host.job import Lease
-from host.measurement import Measurement, MeasurementFailure, MeasureSpec
+from host.measurement import (
+    PRESETS,
+    FailureKind,
+    InputShape,
+    Measurement,
+    MeasurementFailure,
+    MeasureSpec,
+    ModelRun,
+    OperatorTime,
+    Outcome,
+    Preflight,
+    ProbeResult,
+    ProbeSpec,
+    Profile,
+    ProfileSpec,
+    Readiness,
+    ReferenceRun,
+    Spec,
+    Thermal,
+    Verdict,
+    VerifiedOutputs,
+    VerifySpec,
+    blobs_of,
+)
 from host.store import (
     JobCancelledError,
     Store,
+    StoreError,
     UnknownBlobError,
     UnknownDeviceError,
     UnknownJobError,
+    UnknownMeasurementError,
     Waiting,
     wait_for_outcomes,
 )
+from host.store.tables import MeasurementRow
 
 if TYPE_CHECKING:
     from tests.host.conftest import FakeClock, Fleet
 
 MakeMeasurement = Callable[..., Measurement]
+NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+A_PREFLIGHT = Preflight(0.01, None, 2_000_000_000, None, (), 0.005, 0.0)
 
 
 def claimed(store: Store, device_id: str, session: str = "s", seconds: float = 60.0) -> Lease:
@@ -34,14 +65,18 @@ def claimed(store: Store, device_id: str, session: str = "s", seconds: float = 6
     return lease
 
 
-def failure(device_id: str, spec: MeasureSpec, store: Store, kind: str) -> MeasurementFailure:
-    assert kind in ("timeout", "cancelled")
-    return MeasurementFailure(
-        device_id=device_id,
-        model_sha256=spec.model_sha256,
-        kind="timeout" if kind == "timeout" else "cancelled",
-        message="because",
-        failed_at=store.now(),
+def failure(
+    device_id: str, spec: MeasureSpec, store: Store, kind: FailureKind, message: str = "because"
+) -> MeasurementFailure:
+    return MeasurementFailure(device_id, spec.run.model_sha256, kind, message, store.now())
+
+
+def refuse(store: Store, lease: Lease, message: str = "busy: 60 % of the CPU") -> bool:
+    job = lease.job
+    assert isinstance(job.spec, MeasureSpec)
+    outcome = failure(job.device_id, job.spec, store, "not_ready", message)
+    return store.jobs.report(
+        job.device_id, job.id, lease.attempt, f"{job.id}:{lease.attempt}", outcome
     )
 
 
@@ -56,7 +91,12 @@ def test_asking_twice_gives_the_same_job(store: Store, fleet: "Fleet") -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"threads": 2}, {"min_samples": 31}, {"timeout_seconds": 7.0}, {"protocol": "other/1"}],
+    [
+        {"plan": PRESETS["quick"]},
+        {"readiness": Readiness(measure_when_busy=True)},
+        {"timeout_seconds": 7.0},
+        {"protocol": "other/1"},
+    ],
 )
 def test_another_spec_is_another_job(
     store: Store, fleet: "Fleet", change: dict[str, object]
@@ -100,7 +140,7 @@ def test_a_job_needs_its_device_and_its_model(store: Store, fleet: "Fleet") -> N
     with pytest.raises(UnknownDeviceError):
         store.jobs.submit("nobody", spec)
     with pytest.raises(UnknownBlobError, match="0" * 64):
-        store.jobs.submit(device.id, replace(spec, model_sha256="0" * 64))
+        store.jobs.submit(device.id, replace(spec, run=replace(spec.run, model_sha256="0" * 64)))
 
 
 def test_the_highest_priority_comes_first_and_then_the_oldest(store: Store, fleet: "Fleet") -> None:
@@ -108,7 +148,7 @@ def test_the_highest_priority_comes_first_and_then_the_oldest(store: Store, flee
     for model, priority in ((b"a", 0), (b"b", 0), (b"c", 5)):
         store.jobs.submit(device.id, fleet.spec(model), priority=priority)
 
-    order = [store.blobs.get(claimed(store, device.id).job.spec.model_sha256) for _ in range(3)]
+    order = [store.blobs.get(blobs_of(claimed(store, device.id).job.spec)[0]) for _ in range(3)]
 
     assert order == [b"c", b"a", b"b"]
     assert store.jobs.claim(device.id, "s", 60) is None
@@ -192,13 +232,13 @@ def test_a_report_is_kept_with_every_sample(
     device, spec = fleet.device(), fleet.spec()
     job = store.jobs.submit(device.id, spec)
     claimed(store, device.id)
-    measurement = make_measurement(device.id, spec.model_sha256)
+    measurement = make_measurement(device.id, spec.run.model_sha256)
 
     stored = store.jobs.report(device.id, job.id, 1, f"{job.id}:1", measurement)
 
     assert stored
     assert store.jobs.outcome(job.id) == measurement
-    assert store.measurements.of_device(device.id, spec.model_sha256) == [measurement]
+    assert store.measurements.of_device(device.id, spec.run.model_sha256) == [measurement]
     assert store.measurements.of_device(device.id, "0" * 64) == []
     assert store.jobs.get(job.id).state == "done"
 
@@ -211,13 +251,13 @@ def test_a_late_report_counts_whatever_became_of_its_lease(
     claimed(store, device.id)
     clock.advance(61)
     second = claimed(store, device.id)
-    measurement = make_measurement(device.id, spec.model_sha256)
+    measurement = make_measurement(device.id, spec.run.model_sha256)
 
     stored = store.jobs.report(device.id, job.id, 1, f"{job.id}:1", measurement)
 
     assert stored
     assert store.jobs.renew(device.id, second.lease_id), "the second attempt is to stop"
-    late = make_measurement(device.id, spec.model_sha256, 9.0)
+    late = make_measurement(device.id, spec.run.model_sha256, 9.0)
     assert not store.jobs.report(device.id, job.id, 2, f"{job.id}:2", late)
     assert store.jobs.outcome(job.id) == measurement
     assert store.jobs.queues()[device.id].stopped_job_ids == ()
@@ -228,7 +268,7 @@ def test_only_the_device_of_a_job_reports_it(
 ) -> None:
     kiosk, press, spec = fleet.device("kiosk"), fleet.device("press"), fleet.spec()
     job = store.jobs.submit(kiosk.id, spec)
-    measurement = make_measurement(press.id, spec.model_sha256)
+    measurement = make_measurement(press.id, spec.run.model_sha256)
 
     for device_id, job_id in ((press.id, job.id), (kiosk.id, "no job")):
         with pytest.raises(UnknownJobError):
@@ -300,7 +340,7 @@ def test_a_measurement_of_a_cancelled_job_is_kept(
     claimed(store, device.id)
     store.jobs.cancel([job.id])
 
-    measurement = make_measurement(device.id, spec.model_sha256)
+    measurement = make_measurement(device.id, spec.run.model_sha256)
     assert store.jobs.report(device.id, job.id, 1, "k", measurement)
 
     assert store.jobs.get(job.id).state == "done"
@@ -316,10 +356,10 @@ def test_only_models_of_open_leases_may_be_read(
     claimed(store, device.id)
     during = store.jobs.leased_blobs(device.id)
 
-    measurement = make_measurement(device.id, spec.model_sha256)
+    measurement = make_measurement(device.id, spec.run.model_sha256)
     store.jobs.report(device.id, job.id, 1, "k", measurement)
 
-    assert (before, during) == (set(), {spec.model_sha256})
+    assert (before, during) == (set(), {spec.run.model_sha256})
     assert store.jobs.leased_blobs(device.id) == set()
 
 
@@ -345,6 +385,331 @@ def test_the_jobs_of_a_study_are_those_it_asked_for_first(store: Store, fleet: "
     assert store.jobs.of_study(study.id) == jobs
 
 
+def test_a_device_that_is_not_ready_gets_the_job_again_after_a_while(
+    store: Store, fleet: "Fleet", clock: "FakeClock"
+) -> None:
+    device = fleet.device()
+    job = store.jobs.submit(device.id, fleet.spec())
+    waited = []
+
+    for _ in range(7):
+        assert refuse(store, claimed(store, device.id))
+        delay = 0
+        while store.jobs.waiting(device.id) == 0:
+            assert store.jobs.claim(device.id, "s", 60) is None
+            clock.advance(1)
+            delay += 1
+        waited.append(delay)
+
+    assert waited == [15, 30, 60, 120, 240, 300, 300]
+    assert store.jobs.get(job.id).state == "queued"
+    assert store.jobs.not_ready(job.id) == "busy: 60 % of the CPU"
+    assert store.jobs.outcome(job.id) is None
+
+
+def test_why_a_device_is_not_ready_is_forgotten_once_it_is(
+    store: Store, fleet: "Fleet", clock: "FakeClock", make_measurement: MakeMeasurement
+) -> None:
+    device, spec = fleet.device(), fleet.spec()
+    job = store.jobs.submit(device.id, spec)
+    assert store.jobs.not_ready(job.id) is None
+    refuse(store, claimed(store, device.id))
+    clock.advance(15)
+
+    lease = claimed(store, device.id)
+    while_leased = store.jobs.not_ready(job.id)
+    measurement = make_measurement(device.id, spec.run.model_sha256)
+    store.jobs.report(device.id, job.id, lease.attempt, "k", measurement)
+
+    assert while_leased is None
+    assert store.jobs.not_ready(job.id) is None
+    assert store.jobs.outcome(job.id) == measurement
+
+
+def test_after_ten_refusals_the_job_fails_and_can_be_asked_for_again(
+    store: Store, fleet: "Fleet", clock: "FakeClock"
+) -> None:
+    device, spec = fleet.device(), fleet.spec()
+    job = store.jobs.submit(device.id, spec)
+    for _ in range(10):
+        refuse(store, claimed(store, device.id))
+        clock.advance(300)
+
+    outcome = store.jobs.outcome(job.id)
+    again = store.jobs.submit(device.id, spec)
+
+    assert isinstance(outcome, MeasurementFailure)
+    assert (outcome.kind, outcome.message) == ("not_ready", "busy: 60 % of the CPU")
+    assert (again.id, again.state) == (job.id, "queued")
+    assert store.jobs.outcome(job.id) is None
+    refuse(store, claimed(store, device.id))
+    assert store.jobs.get(job.id).state == "queued", "it is counted from the start"
+
+
+def test_a_refusal_reported_twice_counts_once(
+    store: Store, fleet: "Fleet", clock: "FakeClock"
+) -> None:
+    device = fleet.device()
+    job = store.jobs.submit(device.id, fleet.spec())
+    first = claimed(store, device.id)
+
+    kept = [refuse(store, first, "hot: 81 °C"), refuse(store, first, "again")]
+    clock.advance(15)
+    second = claimed(store, device.id)
+    late = refuse(store, first, "late")
+
+    assert (*kept, late) == (True, False, False)
+    assert store.jobs.get(job.id).state == "leased"
+    assert not store.jobs.renew(device.id, second.lease_id), "the second attempt goes on"
+
+
+def test_a_refusal_of_a_cancelled_job_changes_nothing(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    job = store.jobs.submit(device.id, fleet.spec())
+    lease = claimed(store, device.id)
+    store.jobs.cancel([job.id])
+
+    assert not refuse(store, lease)
+
+    assert store.jobs.get(job.id).state == "cancelled"
+    assert store.jobs.queues()[device.id].stopped_job_ids == ()
+
+
+def test_waiting_tells_why_a_device_is_not_ready(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    job = store.jobs.submit(device.id, fleet.spec())
+    refuse(store, claimed(store, device.id), "hot: 81 °C")
+    waits: list[Waiting] = []
+
+    def cancel(_seconds: float) -> None:
+        store.jobs.cancel([job.id])
+
+    with pytest.raises(JobCancelledError):
+        list(wait_for_outcomes(store, [job], on_wait=waits.append, sleep=cancel))
+
+    assert waits[0].not_ready == {job.id: "hot: 81 °C"}
+
+
+def specs_of_all_kinds(fleet: "Fleet") -> list[Spec]:
+    run = replace(fleet.run(), input_shapes=(InputShape("x", (1, 3)),), options=("xnnpack=0",))
+    plan = PRESETS["standard"].with_energy(paced_hertz=5.0)
+    readiness = Readiness(max_start_celsius=60.0)
+    return [
+        MeasureSpec(run, plan, readiness, 99.0),
+        fleet.verify_spec(),
+        ProfileSpec(run, runs=7),
+        ProbeSpec(readiness),
+    ]
+
+
+def test_every_kind_of_job_comes_back_as_it_was(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    specs = specs_of_all_kinds(fleet)
+
+    jobs = [store.jobs.submit(device.id, spec, label="net.onnx") for spec in specs]
+
+    assert [store.jobs.get(job.id) for job in jobs] == jobs
+    assert [job.spec for job in jobs] == specs
+    assert len({job.key for job in jobs}) == 4
+    assert {job.label for job in jobs} == {"net.onnx"}
+    assert [claimed(store, device.id).job.spec for _ in jobs] == specs
+
+
+def test_the_label_does_not_make_another_job(store: Store, fleet: "Fleet") -> None:
+    device, spec = fleet.device(), fleet.spec()
+
+    first, second = (store.jobs.submit(device.id, spec, label=label) for label in ("a", "b"))
+
+    assert first.id == second.id
+    assert second.label == "a"
+
+
+def test_a_probe_is_the_same_job_whatever_runtimes_there_are(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    before = store.jobs.submit(device.id, ProbeSpec())
+    assert device.facts is not None
+    store.devices.seen(device.id, facts=replace(device.facts, runtimes=()))
+
+    assert store.jobs.submit(device.id, ProbeSpec()).id == before.id
+
+
+def test_a_verify_job_needs_its_inputs_and_lends_both_files(store: Store, fleet: "Fleet") -> None:
+    device, spec = fleet.device(), fleet.verify_spec()
+    with pytest.raises(UnknownBlobError, match="0" * 64):
+        store.jobs.submit(device.id, replace(spec, inputs_sha256="0" * 64))
+    store.jobs.submit(device.id, spec)
+
+    lease = claimed(store, device.id)
+
+    assert store.jobs.leased_blobs(device.id) == {spec.run.model_sha256, spec.inputs_sha256}
+    assert store.jobs.leased(device.id, lease.lease_id) == lease.job
+    assert store.jobs.leased("another", lease.lease_id) is None
+    assert store.jobs.leased(device.id, "no lease") is None
+
+
+def results_of(device_id: str, specs: list[Spec]) -> list[Outcome]:
+    _, verify, profile, _ = specs
+    assert isinstance(verify, VerifySpec)
+    assert isinstance(profile, ProfileSpec)
+    return [
+        VerifiedOutputs(
+            device_id, verify.run, verify.inputs_sha256, "lib", "1", ("a=1",), "0" * 64, 9, 3, NOON
+        ),
+        Profile(
+            device_id, profile.run, "lib", "1", (), 7, 0.5, (OperatorTime("c", "Conv", 0.4),), NOON
+        ),
+        probed(device_id),
+    ]
+
+
+def probed(device_id: str, seconds: float = 0.002, version: str = "1.23.2") -> ProbeResult:
+    references = (
+        ReferenceRun("tflite", "tflite-runtime", "", (), (), (), "not installed"),
+        ReferenceRun(
+            "onnx",
+            "onnxruntime",
+            version,
+            (seconds, 1.1 * seconds, 9.0),
+            (seconds,) * 3,
+            (0.005, 0.005),
+        ),
+    )
+    return ProbeResult(device_id, A_PREFLIGHT, references, Thermal(), "performance", NOON)
+
+
+def test_results_of_other_kinds_come_back_as_they_were(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    specs = specs_of_all_kinds(fleet)
+    jobs = [store.jobs.submit(device.id, spec) for spec in specs[1:]]
+    outcomes = results_of(device.id, specs)
+
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        assert store.jobs.report(device.id, job.id, 1, "k", outcome)
+
+    assert [store.jobs.outcome(job.id) for job in jobs] == outcomes
+    assert {store.jobs.get(job.id).state for job in jobs} == {"done"}
+
+
+def test_a_probe_that_was_lost_fails_without_a_model(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    job = store.jobs.submit(device.id, ProbeSpec())
+
+    for number in range(3):
+        claimed(store, device.id, f"session {number}")
+        store.jobs.release_sessions_before(device.id, "next")
+
+    outcome = store.jobs.outcome(job.id)
+    assert isinstance(outcome, MeasurementFailure)
+    assert outcome.model_sha256 is None
+
+
+def probe(store: Store, device_id: str, result: ProbeResult, purpose: str = "measure") -> None:
+    job = store.jobs.submit(device_id, ProbeSpec(), purpose=purpose)
+    store.jobs.report(device_id, job.id, 1, "k", result)
+
+
+def test_the_baseline_is_that_of_the_newest_probe(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    assert store.probes.latest(device.id) is None
+    for number, seconds in enumerate((0.002, 0.003)):
+        probe(store, device.id, probed(device.id, seconds), purpose=str(number))
+
+    baseline = store.measurements.baseline(device.id, "onnx", "onnxruntime", "1.23.2")
+
+    assert baseline is not None
+    assert baseline.reference_seconds == pytest.approx(0.0033)
+    assert (baseline.reference_cpu_seconds, baseline.canary_seconds) == (0.003, 0.005)
+    assert baseline.since == NOON
+    assert store.probes.latest(device.id) == probed(device.id, 0.003)
+    for other in (("onnx", "onnxruntime", "9"), ("tflite", "tflite-runtime", "")):
+        assert store.measurements.baseline(device.id, *other) is None
+    assert store.measurements.baseline("another", "onnx", "onnxruntime", "1.23.2") is None
+
+
+def measure(
+    store: Store, device_id: str, spec: MeasureSpec, measurement: Measurement, label: str = ""
+) -> None:
+    job = store.jobs.submit(device_id, spec, label=label)
+    assert store.jobs.report(device_id, job.id, 1, "k", measurement)
+
+
+def test_without_a_probe_the_first_measurement_that_counts_is_the_baseline(
+    store: Store, fleet: "Fleet", make_measurement: MakeMeasurement
+) -> None:
+    device = fleet.device()
+    verdicts = (Verdict("REJECT"), Verdict("WARN"), Verdict("OK"))
+    for number, verdict in enumerate(verdicts):
+        spec = fleet.spec(str(number).encode())
+        measurement = make_measurement(device.id, spec.run.model_sha256, verdict=verdict)
+        since = NOON + timedelta(hours=number)
+        measure(store, device.id, spec, replace(measurement, measured_at=since))
+
+    baseline = store.measurements.baseline(device.id, "onnx", "onnxruntime", "1.23.2")
+
+    assert baseline is not None
+    assert baseline.since == NOON + timedelta(hours=1)
+    assert baseline.reference_seconds == 0.001
+    assert store.measurements.baseline(device.id, "onnx", "onnxruntime", "2") is None
+
+
+def test_measurements_are_listed_newest_first_with_their_labels(
+    store: Store, fleet: "Fleet", make_measurement: MakeMeasurement
+) -> None:
+    kiosk, press = fleet.device("kiosk"), fleet.device("press")
+    kept = []
+    for device, name in ((kiosk, "a"), (kiosk, "b"), (press, "a")):
+        spec = fleet.spec(name.encode())
+        kept.append(make_measurement(device.id, spec.run.model_sha256))
+        measure(store, device.id, spec, kept[-1], f"{name}.onnx")
+
+    listed = store.measurements.list()
+    model = kept[0].model_sha256
+
+    assert [stored.measurement for stored in listed] == kept[::-1]
+    assert [stored.label for stored in listed] == ["a.onnx", "b.onnx", "a.onnx"]
+    assert [store.measurements.get(stored.number) for stored in listed] == listed
+    assert store.measurements.list(kiosk.id) == listed[1:]
+    assert store.measurements.list(model_sha256=model) == [listed[0], listed[2]]
+    assert store.measurements.list(kiosk.id, model, limit=5) == [listed[2]]
+    assert store.measurements.list(limit=1) == listed[:1]
+    with pytest.raises(UnknownMeasurementError, match="genba measurements list"):
+        store.measurements.get(99)
+
+
+def test_a_damaged_measurement_is_named(
+    store: Store, fleet: "Fleet", make_measurement: MakeMeasurement
+) -> None:
+    device, spec = fleet.device(), fleet.spec()
+    measure(store, device.id, spec, make_measurement(device.id, spec.run.model_sha256))
+    with store._database.write() as session:
+        session.execute(update(MeasurementRow).values(content=b"nothing"))
+
+    with pytest.raises(StoreError, match="damaged Measurement"):
+        store.measurements.list()
+
+
+def test_a_device_has_one_meter(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    assert store.meters.of_device(device.id) is None
+    assert not store.meters.unbind(device.id)
+    store.meters.bind(device.id, MeterBinding("http://plug"))
+    store.meters.bind(device.id, MeterBinding("modbus://meter", {"unit": "3"}))
+
+    assert store.meters.of_device(device.id) == MeterBinding("modbus://meter", {"unit": "3"})
+    assert store.meters.unbind(device.id)
+    assert store.meters.of_device(device.id) is None
+    with pytest.raises(UnknownDeviceError):
+        store.meters.bind("nobody", MeterBinding("http://plug"))
+
+
+def test_a_removed_device_is_named_to_whoever_asks_for_it(store: Store, fleet: "Fleet") -> None:
+    device, spec = fleet.device(), fleet.spec()
+    store.devices.remove("kiosk")
+
+    with pytest.raises(UnknownDeviceError, match=r"kiosk was removed .*genba device enroll kiosk"):
+        store.jobs.submit(device.id, spec)
+
+
 def test_waiting_yields_outcomes_as_they_come(
     store: Store, fleet: "Fleet", make_measurement: MakeMeasurement
 ) -> None:
@@ -356,7 +721,7 @@ def test_waiting_yields_outcomes_as_they_come(
 
     def finish_one(_seconds: float) -> None:
         number = pending.pop(0)
-        measurement = make_measurement(device.id, specs[number].model_sha256)
+        measurement = make_measurement(device.id, specs[number].run.model_sha256)
         store.jobs.report(device.id, jobs[number].id, 1, "k", measurement)
 
     outcomes = wait_for_outcomes(store, jobs, on_wait=waits.append, sleep=finish_one)
@@ -370,7 +735,20 @@ def test_waiting_for_a_job_that_is_withdrawn_ends(store: Store, fleet: "Fleet") 
     device = fleet.device()
     job = store.jobs.submit(device.id, fleet.spec())
 
-    with pytest.raises(JobCancelledError, match="run the same command again"):
+    def cancel(_seconds: float) -> None:
+        store.jobs.cancel([job.id])
+
+    with pytest.raises(JobCancelledError, match=r"was cancelled .*run the same command again"):
+        list(wait_for_outcomes(store, [job], sleep=cancel))
+
+
+def test_waiting_for_a_device_that_is_removed_ends_with_its_name(
+    store: Store, fleet: "Fleet"
+) -> None:
+    device = fleet.device()
+    job = store.jobs.submit(device.id, fleet.spec())
+
+    with pytest.raises(JobCancelledError, match=r"kiosk was removed .*genba device enroll kiosk"):
         list(wait_for_outcomes(store, [job], sleep=lambda _: store.devices.remove("kiosk")))
 
 
@@ -394,7 +772,8 @@ def _claim_all(place: str | Path, folder: Path, device_id: str, session: str) ->
 def _submit_all(place: str | Path, folder: Path, device_id: str, who: str) -> list[str]:
     _meet(folder, who)
     with Store.open(place, blobs_folder=folder) as store:
-        specs = [MeasureSpec(store.blobs.put(str(i).encode()).sha256, 1) for i in range(40)]
+        models = [store.blobs.put(str(i).encode()).sha256 for i in range(40)]
+        specs = [MeasureSpec(ModelRun(model, 1)) for model in models]
         return [store.jobs.submit(device_id, spec).id for spec in specs]
 
 

@@ -1,6 +1,7 @@
 """A store with devices that answer at once: the queue is real, only the hardware is made up."""
 
 import hashlib
+import io
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,8 +14,22 @@ from PIL import Image
 
 from host.config import StudyConfig
 from host.device import Device, DeviceFacts, Runtime
+from host.export.check import load
 from host.job import Lease
-from host.measurement import Measurement, MeasurementFailure, Outcome
+from host.measurement import (
+    Block,
+    Measurement,
+    MeasurementFailure,
+    MeasureSpec,
+    Memory,
+    Outcome,
+    ProcessRun,
+    Reason,
+    Thermal,
+    Verdict,
+    VerifiedOutputs,
+    VerifySpec,
+)
 from host.store.store import Store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -52,36 +67,56 @@ def weight_elements(model: onnx.ModelProto) -> int:
     return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
 
 
-def made_up_outcome(store: Store, lease: Lease, *, speed: float) -> Outcome:
+OK = Verdict("OK")
+REJECTED = Verdict("REJECT", (Reason("CONTENDED", "REJECT", "other programs were busy"),))
+
+
+def made_up_outcome(store: Store, lease: Lease, *, speed: float, verdict: Verdict = OK) -> Outcome:
     """Latency grows with operators and weights, memory with weights; the same file, the same."""
     spec = lease.job.spec
-    model = onnx.load_from_string(store.blobs.get(spec.model_sha256))
+    assert isinstance(spec, MeasureSpec)
+    model = onnx.load_from_string(store.blobs.get(spec.run.model_sha256))
     weights = weight_elements(model)
     latency = (1e-4 + 2e-5 * len(model.graph.node) + 2e-9 * weights) / speed
-    return Measurement(
-        device_id=lease.job.device_id,
-        model_sha256=spec.model_sha256,
-        protocol=spec.protocol,
-        runtime=spec.runtime,
-        runtime_library="onnxruntime",
-        runtime_version="1.23.2",
-        threads=spec.threads,
-        latency_samples_seconds=(latency,) * 30,
-        runs_per_sample=1,
-        warmup_runs=5,
+    block = Block(
+        started_monotonic_seconds=0.0,
+        lasted_seconds=30 * latency,
+        canary_seconds=0.003,
+        reference_seconds=(0.001,) * 5,
+        reference_cpu_seconds=(0.001,) * 5,
+        latency_seconds=(latency,) * 30,
+        cpu_seconds=(latency,) * 30,
+        run_delay_seconds=(0.0,) * 30,
+    )
+    memory = Memory(BASE_RSS_BYTES, BASE_RSS_BYTES + 4 * weights, BASE_RSS_BYTES + 8 * weights)
+    run = ProcessRun(
+        memory=memory,
         load_seconds=0.1,
         first_inference_seconds=latency,
-        base_rss_bytes=BASE_RSS_BYTES,
-        load_rss_bytes=BASE_RSS_BYTES + 4 * weights,
-        peak_rss_bytes=BASE_RSS_BYTES + 8 * weights,
-        power=None,
-        power_absent_because="this device has no power source",
-        temperature_start_celsius=None,
-        temperature_end_celsius=None,
+        warmup_runs=5,
+        steady=True,
+        runs_per_sample=1,
+        call_overhead_seconds=5e-6,
+        blocks=(block,),
+    )
+    return Measurement(
+        device_id=lease.job.device_id,
+        run=spec.run,
+        plan=spec.plan,
+        protocol=spec.protocol,
+        runtime_library="onnxruntime",
+        runtime_version="1.23.2",
+        runtime_options=(),
+        cpus=(0,),
+        preflight=None,
+        processes=(run,),
+        thermal=Thermal(),
         governor=None,
         load_average_start=0.0,
-        runtime_options=(),
-        cpu_seconds=None,
+        energy_run=None,
+        energies=(),
+        energy_absent_because="this device has no power source",
+        verdict=verdict,
         measured_at=START,
     )
 
@@ -93,6 +128,8 @@ class MadeUpDevice:
         self.device = device
         self.measured: list[str] = []
         self.refuse: Callable[[Lease], str | None] = lambda _lease: None
+        self.saturates = False
+        self.reject: Callable[[Lease], bool] = lambda _lease: False
         self._store = store
         self._speed = speed
         self._stop = threading.Event()
@@ -109,6 +146,33 @@ class MadeUpDevice:
         if self._thread.is_alive():
             self._thread.join(timeout=30)
 
+    def _answer(self, lease: Lease, spec: VerifySpec) -> None:
+        """The outputs that the host's own runtime gives, or zeros where the test wants them."""
+        session = load(self._store.blobs.get(spec.run.model_sha256))
+        (entry,), (output,) = session.get_inputs(), session.get_outputs()
+        with np.load(self._store.blobs.path(spec.inputs_sha256)) as arrays:
+            images = arrays[entry.name]
+        rows = [session.run(None, {entry.name: image[np.newaxis]})[0] for image in images]
+        outputs = np.concatenate(rows)
+        stream = io.BytesIO()
+        np.savez(stream, **{output.name: -outputs if self.saturates else outputs})
+        blob = self._store.blobs.put(stream.getvalue())
+        job = lease.job
+        outcome = VerifiedOutputs(
+            device_id=job.device_id,
+            run=spec.run,
+            inputs_sha256=spec.inputs_sha256,
+            runtime_library="onnxruntime",
+            runtime_version="1.23.2",
+            runtime_options=(),
+            outputs_sha256=blob.sha256,
+            outputs_size_bytes=blob.size_bytes,
+            examples=len(images),
+            verified_at=START,
+        )
+        key = f"{job.id}:{lease.attempt}"
+        self._store.jobs.report(job.device_id, job.id, lease.attempt, key, outcome)
+
     def _work(self) -> None:
         while not self._stop.is_set():
             self._store.devices.seen(self.device.id)
@@ -117,15 +181,20 @@ class MadeUpDevice:
                 self._stop.wait(0.02)
                 continue
             job = lease.job
+            if isinstance(job.spec, VerifySpec):
+                self._answer(lease, job.spec)
+                continue
+            assert isinstance(job.spec, MeasureSpec)
             refusal = self.refuse(lease)
             outcome: Outcome
             if refusal is None:
-                outcome = made_up_outcome(self._store, lease, speed=self._speed)
+                verdict = REJECTED if self.reject(lease) else OK
+                outcome = made_up_outcome(self._store, lease, speed=self._speed, verdict=verdict)
             else:
                 outcome = MeasurementFailure(
-                    job.device_id, job.spec.model_sha256, "worker_crashed", refusal, START
+                    job.device_id, job.spec.run.model_sha256, "worker_crashed", refusal, START
                 )
-            self.measured.append(job.spec.model_sha256)
+            self.measured.append(job.spec.run.model_sha256)
             self._store.jobs.report(
                 job.device_id, job.id, lease.attempt, f"{job.id}:{lease.attempt}", outcome
             )

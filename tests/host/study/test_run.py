@@ -262,6 +262,8 @@ def figures(latency: float) -> OnDevice:
         energy_per_inference_joules=None,
         power_source=None,
         power_absent_because="none",
+        verdict="OK",
+        agreement=1.0,
     )
 
 
@@ -323,7 +325,7 @@ def test_a_device_that_cannot_run_int8_gets_fp32(
     device = made_up_device(start=False)
 
     def refuse_int8(lease):
-        model = onnx.load_from_string(store.blobs.get(lease.job.spec.model_sha256))
+        model = onnx.load_from_string(store.blobs.get(lease.job.spec.run.model_sha256))
         quantised = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
         return "no such operator" if quantised else None
 
@@ -346,3 +348,38 @@ def test_the_manifest_holds_scores_predictions_measurements_and_accuracies(resul
     text = json.dumps(manifest)
     for word in ("jacob_cov", "latency_seconds", "auroc", "onnxruntime", "data_fingerprint"):
         assert word in text, word
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"agreement": None}, "could not be checked"),
+        ({"agreement": 0.8}, "on 80% of the images only"),
+        ({"verdict": "REJECT"}, "cannot be compared"),
+        ({"latency_kind": "derived"}, "cannot be compared"),
+    ],
+    ids=["unchecked", "other answers", "rejected", "another kind of figure"],
+)
+def test_int8_that_cannot_be_trusted_on_the_device_is_not_shipped(changes, reason):
+    forms = [form("fp32", 0.90), form("int8", 0.90)]
+    int8 = figures(0.5).model_copy(update=changes)
+    measured: dict[Form, OnDevice] = {"fp32": figures(1.0), "int8": int8}
+
+    name, because = gate(forms, measured, {"fp32": True, "int8": True}, 0.02)
+
+    assert name == "fp32"
+    assert reason in because
+
+
+def test_a_device_whose_int8_kernels_saturate_gets_fp32(
+    store, made_up_device, study_config, recorder, tmp_path
+):
+    made_up_device().saturates = True
+
+    result = run(study_config, store, tmp_path, recorder)
+
+    for finalist in result.finalists:
+        assert [choice.form for choice in finalist.choices] == ["fp32"]
+        (device,) = finalist.form("int8").devices
+        assert device.agreement is not None
+        assert device.agreement < 0.5

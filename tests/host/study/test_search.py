@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from host.config import StudyConfig
-from host.measurement import Measurement
+from host.measurement import PRESETS, Measurement
 from host.proxies.engine import proxies_by_name
 from host.spaces.base import Task, sample
 from host.spaces.mobile import Mobile
 from host.store.devices import UnknownDeviceError
-from host.study.ledger import Ledger, MissingRuntimeError, study_devices
+from host.study.ledger import Ledger, Manner, MissingRuntimeError, study_devices
 from host.study.limits import InfeasibleError, limits_of
 from host.study.proposal import Proposer
 from host.study.scoring import Scorer
@@ -32,7 +32,7 @@ def make_search(store, config, recorder):
         scorer=Scorer(
             store, proxies_by_name(config.search.proxies), images, "test", config.seed, "mobile"
         ),
-        ledger=Ledger(store, study.id, devices, recorder),
+        ledger=Ledger(store, study.id, devices, recorder, Manner(PRESETS["quick"])),
         surrogates=Surrogates([device.name for device in devices]),
         reporter=recorder,
         on_scored=lambda _proposals: None,
@@ -133,7 +133,7 @@ def test_a_device_that_cannot_run_a_candidate_rules_it_out(
 
     def refuse(lease):
         if len(device.measured) % 7 == 3:
-            refused.add(lease.job.spec.model_sha256)
+            refused.add(lease.job.spec.run.model_sha256)
             return "ended by SIGILL"
         return None
 

@@ -1,0 +1,1 @@
+"""Whether measurements can be trusted, and what the agent costs."""

@@ -1,0 +1,78 @@
+"""The agent's own footing: its Python, its identity, its runtimes and the date."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from device_agent.doctor.checkup import Check, Look, Patient, State
+from device_agent.errors import AgentError
+
+_FIRST_YEAR = 2020
+
+
+def _python(_: Patient) -> Iterator[Check]:
+    bits = 64 if sys.maxsize > 1 << 32 else 32
+    found = f"Python {'.'.join(str(part) for part in sys.version_info[:3])}, {bits}-bit"
+    yield Check("python", State.OK, found)
+
+
+def _enrolment(patient: Patient) -> Iterator[Check]:
+    try:
+        enrolled = patient.home.is_enrolled()
+        patient.home.limits()
+        patient.home.power_settings()
+    except AgentError as error:
+        yield Check(
+            "configuration",
+            State.FAIL,
+            str(error),
+            "the agent does not start",
+            f"edit {patient.home.path / 'config.json'}",
+        )
+        return
+    if enrolled:
+        yield Check("enrolment", State.OK, "this device has an identity")
+        return
+    yield Check(
+        "enrolment",
+        State.WARN,
+        "this device is not enrolled",
+        "no host sends it jobs",
+        "genba-agent enroll --token TOKEN, with what `genba device enroll NAME` prints on the host",
+    )
+
+
+def _runtimes(patient: Patient) -> Iterator[Check]:
+    some_work = any(runtime.works for runtime in patient.runtimes)
+    for runtime in patient.runtimes:
+        name = f"runtime {runtime.name}"
+        if runtime.works:
+            yield Check(name, State.OK, f"{runtime.library} {runtime.version}")
+            continue
+        yield Check(
+            name,
+            State.WARN if some_work else State.FAIL,
+            runtime.why_not,
+            f"models for {runtime.name} cannot be measured here"
+            if some_work
+            else "no model can be measured here",
+            f"{sys.executable} -m pip install 'genba[{runtime.name}]'",
+        )
+
+
+def _calendar(patient: Patient) -> Iterator[Check]:
+    today = patient.today()
+    if today.year >= _FIRST_YEAR:
+        yield Check("date", State.OK, today.isoformat())
+        return
+    yield Check(
+        "date",
+        State.FAIL,
+        today.isoformat(),
+        "certificates count as not yet valid, so the host cannot be reached",
+        "sudo timedatectl set-ntp true, or without a network: sudo date -s 'YYYY-MM-DD HH:MM'",
+    )
+
+
+LOOKS: tuple[Look, ...] = (_python, _enrolment, _runtimes, _calendar)

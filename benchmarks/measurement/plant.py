@@ -19,7 +19,7 @@ from host.measurement import (
     MeasureSpec,
     ModelRun,
     Outcome,
-    PresetName,
+    Plan,
     Readiness,
 )
 from host.pki import Token
@@ -57,7 +57,7 @@ class Plant:
         self,
         models: Sequence[Path],
         *,
-        preset: PresetName = "quick",
+        plan: Plan = PRESETS["quick"],
         purpose: str = "benchmark",
         threads: int = 1,
     ) -> list[Measurement]:
@@ -67,7 +67,7 @@ class Plant:
             blob = self.store.blobs.put_file(model)
             runtime = "tflite" if model.suffix == ".tflite" else "onnx"
             run = ModelRun(blob.sha256, blob.size_bytes, runtime=runtime, threads=threads)
-            spec = MeasureSpec(run, plan=PRESETS[preset], readiness=READINESS)
+            spec = MeasureSpec(run, plan=plan, readiness=READINESS)
             found.append(_measurement(self.ask(spec, purpose), model))
         return found
 

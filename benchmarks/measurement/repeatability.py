@@ -8,18 +8,20 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.measurement.plant import Plant
 from cost_models.evaluate import spearman
-from host.measurement import Measurement
+from host.measurement import PRESETS, Measurement
 from host.network.graph import DeadNetworkError
 from host.network.onnx_model import onnx_bytes
 from host.network.weights import random_weights
 from host.spaces.base import Task, sample
 from host.spaces.mobile import Mobile
 
+# As a figure that is quoted is measured, but in a fifth of the time.
+PLAN = replace(PRESETS["standard"], budget_seconds=12.0)
 TASK = Task(channels=3, classes=10)
 
 
@@ -42,8 +44,8 @@ class Repeats:
 
 
 def repeats(plant: Plant, model: Path, runs: int, label: str) -> Repeats:
-    """Measure one model again and again, each time in a fresh process."""
-    found = [plant.measure([model], purpose=f"{label} {n}")[0] for n in range(runs)]
+    """Measure one model again and again, each time in three fresh processes."""
+    found = [plant.measure([model], plan=PLAN, purpose=f"{label} {n}")[0] for n in range(runs)]
     usable = [m.latency_seconds for m in found if m.verdict.level != "REJECT"]
     disturbed = [m for m in found if is_disturbed(m)]
     flagged = sum(m.verdict.level != "OK" for m in disturbed)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import uuid4
@@ -25,7 +25,7 @@ from host.errors import UsageError
 
 if TYPE_CHECKING:
     from host.cli.jobs import Asked
-    from host.device import Device
+    from host.device import Device, MeterBinding
     from host.measurement import (
         InputShape,
         ModelRun,
@@ -101,6 +101,7 @@ AgainOption = Annotated[
 ]
 _LEAST_TIMEOUT_SECONDS = 120.0
 _PROFILE_SECONDS = 30.0
+_WINDOW_READINGS = 30  # of a meter, in an energy window
 
 
 @dataclass(frozen=True)
@@ -259,17 +260,36 @@ def _enough_seconds(plan: "Plan", ready: "Readiness") -> float:
     return max(_LEAST_TIMEOUT_SECONDS, math.ceil(2 * planned + ready.wait_seconds))
 
 
-def _metered_by(store: "Store", device: "Device", spec: "Spec") -> str:
-    """What tells an energy run with one meter from the same run with another, or none."""
+def _metered(store: "Store", device: "Device", spec: "Spec", purpose: str) -> "tuple[Spec, str]":
+    """The spec with windows long enough for the device's meter, and a purpose that tells an energy
+    run with one meter from the same run with another, or none.
+    """
     from host.measurement import MeasureSpec
 
     if not isinstance(spec, MeasureSpec) or spec.plan.energy_windows == 0:
-        return ""
+        return spec, purpose
     binding = store.meters.of_device(device.id)
     if binding is None:
-        return ""
+        return spec, purpose
+    seconds = max(spec.plan.energy_window_seconds, _WINDOW_READINGS * _interval_seconds(binding))
+    plan = replace(spec.plan, energy_window_seconds=seconds)
+    enough = max(spec.timeout_seconds, _enough_seconds(plan, spec.readiness))
+    longer = replace(spec, plan=plan, timeout_seconds=enough)
     told = f"{binding.url} {sorted(binding.options.items())}"
-    return f" by meter {hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    return longer, f"{purpose} by meter {hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def _interval_seconds(binding: "MeterBinding") -> float:
+    """How often the meter is read; one that does not answer now may do so when it is needed."""
+    from host.meters import MeterError, open_meter
+
+    try:
+        meter = open_meter(binding)
+    except MeterError as error:
+        note(f"the meter cannot be read now: {error}")
+        return 0.0
+    meter.close()
+    return meter.interval_seconds
 
 
 def _ask(
@@ -277,13 +297,12 @@ def _ask(
 ) -> "list[Asked]":
     """Submit the jobs, first all models on the first device. Raises NoRuntimeError."""
     from host.cli.jobs import Asked, planned_seconds
-    from host.measurement import ModelRun, ProfileSpec
+    from host.measurement import MeasureSpec, ModelRun, ProfileSpec
 
     for device in devices:
         for file in files:
             require_runtime(device, runtime_of(file, wish.runtime))
     asked = []
-    seconds = planned_seconds(wish.plan, wish.readiness.observe_seconds)
     for file in files:
         blob = store.blobs.put_file(file)
         run = ModelRun(
@@ -294,14 +313,15 @@ def _ask(
             wish.shapes,
             wish.options,
         )
-        specs: list[tuple[Spec, str, float]] = [
-            (wish.spec(run), f"measuring {file.name}", seconds),
-        ]
+        specs: list[tuple[Spec, str]] = [(wish.spec(run), f"measuring {file.name}")]
         if wish.profile:
-            specs.append((ProfileSpec(run), f"profiling {file.name}", _PROFILE_SECONDS))
+            specs.append((ProfileSpec(run), f"profiling {file.name}"))
         for device in devices:
-            for spec, doing, at_most in specs:
-                purpose = wish.purpose + _metered_by(store, device, spec)
+            for asked_spec, doing in specs:
+                spec, purpose = _metered(store, device, asked_spec, wish.purpose)
+                at_most = _PROFILE_SECONDS
+                if isinstance(spec, MeasureSpec):
+                    at_most = planned_seconds(spec.plan, spec.readiness.observe_seconds)
                 job = store.jobs.submit(
                     device.id, spec, purpose=purpose, priority=1, label=file.name
                 )

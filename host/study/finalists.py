@@ -269,6 +269,12 @@ class Finishing:
             if f.form in figures
         }
         form, because = gate(forms, figures, within, self._config.finalists.max_int8_drop)
+        if figures[form].verdict == "REJECT":
+            self._reporter.say(
+                f"the figures of the {form} form on {device} are not to be trusted"
+                f" ({'; '.join(figures[form].verdict_reasons)}): measure its bundle once more by"
+                " `genba measure --again`"
+            )
         if not within[form]:
             self._reporter.say(f"on {device} the {form} form breaks a limit after training")
         return Choice(device=device, form=form, because=because, within_limits=within[form])

@@ -383,3 +383,16 @@ def test_a_device_whose_int8_kernels_saturate_gets_fp32(
         (device,) = finalist.form("int8").devices
         assert device.agreement is not None
         assert device.agreement < 0.5
+
+
+def test_a_finalist_whose_figures_are_rejected_says_so(
+    store, made_up_device, study_config, recorder, tmp_path
+):
+    made_up_device().reject = lambda lease: lease.job.purpose.startswith("finalist")
+
+    result = run(study_config, store, tmp_path, recorder)
+
+    assert result.finalists
+    assert any("are not to be trusted (other programs were busy)" in s for s in recorder.said)
+    (device,) = result.finalists[0].form("fp32").devices
+    assert device.verdict == "REJECT"

@@ -131,9 +131,8 @@ def _answer(work: Callable[[], Answer]) -> Answer:
 
 def _measure(request: MeasureRequest, tools: Instruments) -> MeasuredProcess:
     _check(request)
-    runtime = tools.open_runtime(request.run.runtime)
-    # Before the base, so that what the scan holds is not counted as the model's.
-    runtime.scan(request.model_path)
+    # With its scan before the base, so that what that holds is not counted as the model's.
+    runtime = _open(request, tools)
     base = tools.memory.now()
     model, load_seconds = _load(runtime, request, tools)
     loaded = tools.memory.now()
@@ -188,7 +187,7 @@ def _run_to_peak(model: LoadedModel, tools: Instruments, seconds: float) -> int:
 def _energy(request: EnergyRequest, tools: Instruments) -> EnergyPhases:
     from device_agent.energy import run_phases
 
-    runtime = tools.open_runtime(request.run.runtime)
+    runtime = _open(request, tools)
     model, _ = _load(runtime, request, tools)
     model.make_inputs(_SEED, request.run.input_shapes)
     model.run()
@@ -232,14 +231,14 @@ def _cpu_utilisation(phases: Sequence[Phase], cpu_seconds: float) -> float:
 def _verify(request: VerifyRequest, tools: Instruments) -> VerifiedFile:
     from device_agent.runtimes.verifying import verify
 
-    runtime = tools.open_runtime(request.run.runtime)
+    runtime = _open(request, tools)
     model, _ = _load(runtime, request, tools)
     examples = verify(model, request.inputs_path, request.outputs_path)
     return VerifiedFile(_setup(runtime, model), examples)
 
 
 def _profile(request: ProfileRequest, tools: Instruments) -> Profile:
-    runtime = tools.open_runtime(request.run.runtime)
+    runtime = _open(request, tools)
     # Loaded as a measurement loads it, for the options; the profiled session is another one.
     model, _ = _load(runtime, request, tools)
     options = model.options
@@ -295,11 +294,17 @@ def _check(request: MeasureRequest) -> None:
         )
 
 
-def _load(runtime: Runtime, request: Any, tools: Instruments) -> tuple[LoadedModel, float]:
-    """The model of a request, scanned first, and the seconds that loading it took."""
+def _open(request: Any, tools: Instruments) -> Runtime:
+    """The runtime of a request, which has scanned the request's model once."""
+    runtime = tools.open_runtime(request.run.runtime)
     if request.run.threads < 1:
         raise ResourceError(f"a model runs on at least one thread, not on {request.run.threads}")
     runtime.scan(request.model_path)
+    return runtime
+
+
+def _load(runtime: Runtime, request: Any, tools: Instruments) -> tuple[LoadedModel, float]:
+    """The model of a request, and the seconds that loading it took."""
     started = tools.clock()
     model = runtime.load(request.model_path, request.run)
     return model, (tools.clock() - started) * _NANO

@@ -210,40 +210,46 @@ def _imprecise(measurement: Measurement) -> Reason | None:
 
 
 def _unstable(measurement: Measurement) -> Reason | None:
-    spread = measurement.latency.between_processes
-    level = UNSTABLE.level(spread or 0.0)
-    if spread is None or level is None:
-        return None
-    sentence = (
-        f"Fresh processes differ by {spread:.1%} (limit {UNSTABLE.warn:.0%}): measure again with "
-        "more processes (preset thorough), on a quieter device."
-    )
-    return Reason("UNSTABLE", level, sentence)
+    def sentence(spread: float) -> str:
+        return (
+            f"Fresh processes differ by {spread:.1%} (limit {UNSTABLE.warn:.0%}): measure again "
+            "with more processes (preset thorough), on a quieter device."
+        )
+
+    return _beyond(UNSTABLE, "UNSTABLE", measurement.latency.between_processes, sentence)
 
 
 def _drift(measurement: Measurement) -> Reason | None:
-    drift = measurement.latency.drift
-    level = DRIFT.level(abs(drift or 0.0))
-    if drift is None or level is None:
-        return None
-    sentence = (
-        f"The latency moved by {drift:+.1%} while it was measured (limit {DRIFT.warn:.0%}): wait "
-        "until the device's temperature and load are steady."
-    )
-    return Reason("DRIFT", level, sentence)
+    def sentence(drift: float) -> str:
+        return (
+            f"The latency moved by {drift:+.1%} while it was measured (limit {DRIFT.warn:.0%}): "
+            "wait until the device's temperature and load are steady."
+        )
+
+    return _beyond(DRIFT, "DRIFT", measurement.latency.drift, sentence)
 
 
 def _reference_drift(measurement: Measurement) -> Reason | None:
-    drift = measurement.latency.reference_drift
-    level = REFERENCE_DRIFT.level(abs(drift or 0.0))
-    if drift is None or level is None:
-        return None
-    sentence = (
-        f"The reference model ran {_changed(drift)} at the end than at the start (limit "
-        f"{REFERENCE_DRIFT.warn:.0%}): the device itself changed its speed; wait until its "
-        "temperature and load are steady."
+    def sentence(drift: float) -> str:
+        return (
+            f"The reference model ran {_changed(drift)} at the end than at the start (limit "
+            f"{REFERENCE_DRIFT.warn:.0%}): the device itself changed its speed; wait until its "
+            "temperature and load are steady."
+        )
+
+    return _beyond(
+        REFERENCE_DRIFT, "REFERENCE_DRIFT", measurement.latency.reference_drift, sentence
     )
-    return Reason("REFERENCE_DRIFT", level, sentence)
+
+
+def _beyond(
+    limit: Limit, code: str, value: float | None, sentence: Callable[[float], str]
+) -> Reason | None:
+    """The reason where a relative change, up or down, is known and beyond its limit."""
+    level = None if value is None else limit.level(abs(value))
+    if value is None or level is None:
+        return None
+    return Reason(code, level, sentence(value))
 
 
 _CHECKS: tuple[Callable[[Measurement], Reason | None], ...] = (

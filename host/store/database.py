@@ -1,6 +1,7 @@
 """Connections and transactions, alike on SQLite and PostgreSQL."""
 
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,13 +164,32 @@ def _url(place: str | Path) -> URL:
         ) from error
 
 
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Have SQLite write changes to a log before they reach the file.
+
+    Where several connections ask for it on a new file at the same time, SQLite tells all but one
+    at once that the file is locked, whatever the busy timeout: they could wait for each other for
+    ever. Asked again, they find it done.
+    """
+    give_up_at = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+        else:
+            return
+        time.sleep(0.01)
+
+
 def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def _connected(connection: sqlite3.Connection, _record: object) -> None:
         # sqlite3 would begin transactions when it sees fit; we begin them ourselves.
         connection.isolation_level = None
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _log_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
 

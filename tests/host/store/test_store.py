@@ -74,7 +74,8 @@ def test_a_store_of_a_newer_program_is_refused(tmp_path: Path) -> None:
         Store.open(path, blobs_folder=tmp_path)
 
 
-def test_threads_that_open_a_new_store_at_once_all_get_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("time", range(8))
+def test_threads_that_open_a_new_store_at_once_all_get_it(tmp_path: Path, time: int) -> None:
     errors: list[Exception] = []
 
     def open_it() -> None:
@@ -84,7 +85,7 @@ def test_threads_that_open_a_new_store_at_once_all_get_it(tmp_path: Path) -> Non
         except StoreError as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=open_it) for _ in range(4)]
+    threads = [threading.Thread(target=open_it) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

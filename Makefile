@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml
 	@start=$$(date +%s) && \
 	$(PYTHON) -m venv $(VENV) && \
 	$(BIN)/python -m pip install --quiet --upgrade pip && \
-	$(BIN)/python -m pip install --quiet --editable '.[host,meters,onnx,demo,dev]' && \
+	$(BIN)/python -m pip install --quiet --editable '.[host,meters,postgres,onnx,demo,dev]' && \
 	touch $(STAMP) && \
 	echo "== install: done in $$(( $$(date +%s) - start )) s"
 

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 from device_agent import VERSION
 from device_agent.errors import AgentError
 from device_agent.processes import default_worker_command
+from device_agent.service.manager import ServiceManager
+from device_agent.service.standing import Interpreter, act_as_owner_of
+from device_agent.service.unit import DEFAULT_USER, SERVICE_HOME, UNIT_DIR
 from device_agent.state import DEFAULT_HOME, Home
 
 if TYPE_CHECKING:
@@ -32,6 +35,9 @@ class _Arguments(argparse.Namespace):
     force: bool
     once: bool
     json: bool
+    user: str
+    print: bool
+    unit_dir: Path
 
 
 def main(argv: Sequence[str] | None = None, worker_command: Sequence[str] | None = None) -> int:
@@ -47,6 +53,8 @@ def main(argv: Sequence[str] | None = None, worker_command: Sequence[str] | None
     # A service manager stops with SIGTERM what a person stops with Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if arguments.command not in _OF_THE_SYSTEM:
+            act_as_owner_of(Home(arguments.home).path, Interpreter.running())
         return _COMMANDS[arguments.command](arguments, command)
     except AgentError as error:
         print(f"genba-agent: {error}", file=sys.stderr)
@@ -104,7 +112,31 @@ def _run(arguments: _Arguments, worker_command: Sequence[str]) -> int:
         once=arguments.once,
         worker_command=worker_command,
         say=lambda text: print(text, flush=True),
+        service=ServiceManager.from_environment(),
     )
+    return 0
+
+
+def _install(arguments: _Arguments, _: Sequence[str]) -> int:
+    from device_agent.service.setup import Manager, install, planned_unit, write_unit
+
+    only_text = arguments.print or arguments.unit_dir != UNIT_DIR
+    manager = Manager(arguments.unit_dir) if only_text else Manager.of_this_machine("install")
+    unit = planned_unit(Home(arguments.home).path, arguments.user, Interpreter.running())
+    if arguments.print:
+        print(unit.text(), end="")
+    elif only_text:
+        write_unit(unit, manager.unit_path)
+        print(f"{manager.unit_path} is written, and nothing else is changed")
+    else:
+        install(unit, manager, print)
+    return 0
+
+
+def _uninstall(_: _Arguments, __: Sequence[str]) -> int:
+    from device_agent.service.setup import Manager, uninstall
+
+    uninstall(Manager.of_this_machine("uninstall"), print)
     return 0
 
 
@@ -120,7 +152,7 @@ def _status(arguments: _Arguments, worker_command: Sequence[str]) -> int:
 
 def _doctor(arguments: _Arguments, worker_command: Sequence[str]) -> int:
     from device_agent.doctor import Patient, State, examine, usable_settings
-    from device_agent.probing import probe_runtimes
+    from device_agent.probing import probe_guards, probe_runtimes
     from device_agent.sensors.power import power_source_facts, power_sources
 
     home = Home(arguments.home)
@@ -129,6 +161,7 @@ def _doctor(arguments: _Arguments, worker_command: Sequence[str]) -> int:
             home,
             probe_runtimes(worker_command),
             power_source_facts(power_sources(usable_settings(home))),
+            guards=probe_guards(worker_command),
         )
     )
     if arguments.json:
@@ -167,13 +200,14 @@ def _report(home: Home, worker_command: Sequence[str]) -> dict[str, Any]:
 
 
 def _facts(home: Home, worker_command: Sequence[str]) -> Any:
-    from device_agent.probing import probe_runtimes
+    from device_agent.probing import probe_guards, probe_runtimes
     from device_agent.sensors.power import power_source_facts, power_sources
     from device_agent.system import read_facts
 
     return read_facts(
         runtimes=probe_runtimes(worker_command),
         power_sources=power_source_facts(power_sources(home.power_settings())),
+        guards=probe_guards(worker_command),
     )
 
 
@@ -193,12 +227,23 @@ def _lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     for source in facts.pop("power_sources"):
         state = "works" if source["works"] else f"not usable: {source['why_not']}"
         lines.append((f"power {source['name']}", state))
+    for guard in facts.pop("guards"):
+        state = guard["how"] if guard["works"] else f"missing: {guard['why_not']}"
+        lines.append((f"guard {guard['name']}", state))
     flags = facts.pop("cpu_flags")
     lines += [(name, "unknown" if value is None else str(value)) for name, value in facts.items()]
     return [*lines, ("cpu_flags", " ".join(flags))]
 
 
-_COMMANDS = {"enroll": _enrol, "run": _run, "status": _status, "doctor": _doctor}
+_COMMANDS = {
+    "enroll": _enrol,
+    "run": _run,
+    "status": _status,
+    "doctor": _doctor,
+    "install": _install,
+    "uninstall": _uninstall,
+}
+_OF_THE_SYSTEM = ("install", "uninstall")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -224,7 +269,26 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--home", type=Path, default=DEFAULT_HOME, help="the agent's folder (%(default)s)"
         )
+    _add_service_commands(commands)
     return parser
+
+
+def _add_service_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    install = commands.add_parser("install", help="have systemd run the agent, from now on")
+    install.add_argument(
+        "--home", type=Path, default=SERVICE_HOME, help="the agent's folder (%(default)s)"
+    )
+    install.add_argument(
+        "--user", default=DEFAULT_USER, help="as whom it runs; made if missing (%(default)s)"
+    )
+    install.add_argument("--print", action="store_true", help="only print the unit file")
+    install.add_argument(
+        "--unit-dir",
+        type=Path,
+        default=UNIT_DIR,
+        help="where units lie (%(default)s); in another folder the unit is only written",
+    )
+    commands.add_parser("uninstall", help="stop the service and remove its unit")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import math
+import os
 import signal
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from device_agent.codec import from_tagged_json, to_json
@@ -19,7 +22,10 @@ from device_agent.errors import (
 )
 from device_agent.processes import Ended, run_worker
 from device_agent.requests import Confinement, Request
+from device_agent.scan_limits import ScanLimits
+from device_agent.stages import Stage
 from device_agent.surroundings import Deadline
+from device_agent.vigil import Watch
 from device_agent.work import Failure
 
 T = TypeVar("T")
@@ -54,22 +60,41 @@ class WorkerFailedError(AgentError):
 
 @dataclass(frozen=True)
 class Workers:
-    """How workers of one job are started, and when they have to be done."""
+    """How workers of one job are started and watched, and when they have to be done. `hidden` is
+    what they must not read, `rss_bytes` what they may hold in memory.
+    """
 
     command: Sequence[str]
     address_space_bytes: int
     parent_pid: int
     deadline: Deadline
+    scan: ScanLimits
+    rss_bytes: int
+    hidden: tuple[Path, ...] = ()
+    stage_seconds: Mapping[Stage, float] = field(default_factory=dict)
 
-    def confinement(self, cpus: tuple[int, ...] = (), max_file_bytes: int = 0) -> Confinement:
+    def confinement(
+        self, cpus: tuple[int, ...] = (), max_file_bytes: int = 0, scratch: Path | None = None
+    ) -> Confinement:
         """The limits of one worker; without `cpus` it may run on every core."""
-        return Confinement(self.address_space_bytes, self.parent_pid, cpus, max_file_bytes)
+        cores = len(cpus) or os.cpu_count() or 1
+        return Confinement(
+            self.address_space_bytes,
+            self.parent_pid,
+            cpus,
+            max_file_bytes,
+            self.scan,
+            # A last bound, where the agent is gone; the agent's own clock ends workers before it.
+            cpu_seconds=math.ceil(self.deadline.left_seconds() + 1.0) * cores,
+            scratch=scratch,
+            hidden=self.hidden,
+        )
 
     def ask(self, question: str, request: Request, answer: type[T]) -> T:
         """Let a fresh worker answer.
 
         Raises WorkerFailedError where it says why it cannot, WorkerCrashedError or ResourceError
-        where it ends without an answer, JobTimeoutError and JobCancelledError.
+        where it ends without an answer, JobTimeoutError, StageTimeoutError and JobCancelledError.
         """
         self.deadline.check()
         try:
@@ -77,11 +102,13 @@ class Workers:
                 [*self.command, question, to_json(request)],
                 timeout_seconds=self.deadline.left_seconds(),
                 cancellation=self.deadline.cancellation,
+                watch=Watch(self.deadline.attention, self.stage_seconds, self.rss_bytes),
             )
         except OSError as error:
             raise _not_started(error) from error
-        if ended.status != 0:
-            raise self._reason(ended)
+        reason = self._reason(ended)
+        if reason is not None:
+            raise reason
         try:
             told = from_tagged_json((answer, Failure), ended.stdout)
         except BadAnswerError as error:
@@ -92,13 +119,16 @@ class Workers:
             raise WorkerCrashedError(f"the worker's answer is no {answer.__name__}")
         return told
 
-    def _reason(self, ended: Ended) -> AgentError:
+    def _reason(self, ended: Ended) -> AgentError | None:
+        """Why there is no answer, None where there may be one."""
+        if ended.reason is None and not ended.timed_out and ended.status == 0:
+            return None
         if self.deadline.cancellation.requested:
             return JobCancelledError()
+        if ended.reason is not None:
+            return ended.reason
         if ended.timed_out:
             return JobTimeoutError(self.deadline.timeout_seconds)
-        if ended.answer_too_long:
-            return WorkerCrashedError("the worker's answer does not end")
         return explain_crash(ended)
 
 
@@ -110,6 +140,8 @@ def explain_crash(ended: Ended) -> WorkerCrashedError | ResourceError:
         return ResourceError(f"the worker ran out of memory ({last_words})")
     if ended.status == -signal.SIGXFSZ or _TOO_LARGE in noise:
         return ResourceError("the worker wrote more to a file than the job allows")
+    if ended.status == -signal.SIGXCPU:
+        return ResourceError("the worker used more CPU time than the whole job may take")
     if ended.status == -signal.SIGKILL:
         return ResourceError(
             "the worker was killed by SIGKILL: most likely this device ran out of memory"

@@ -25,7 +25,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class _Timer:
+class Timer:
     """`clock` tells seconds of CLOCK_MONOTONIC, or whatever a test puts in its place."""
 
     clock: Callable[[], float]
@@ -49,21 +49,22 @@ def run_phases(
     windows: int,
     window_seconds: float,
     paced_hertz: float | None,
-    clock: Callable[[], float],
-    sleep: Callable[[float], None],
+    timer: Timer,
     load: Callable[[float], None],
+    pause: Callable[[], None],
     step: Step = Step(),
 ) -> tuple[Phase, ...]:
     """Run the model in phases: the step, then `windows` busy windows between idle ones, then,
     where `paced_hertz` is given, one window at that rate and a last idle one.
 
-    `run` is one inference; `load` keeps the cores busy for so many seconds without the model. A
+    `run` is one inference; `load` keeps the cores busy for so many seconds without the model;
+    `pause` is called before each idle window and belongs to no phase. A
     window lasts `window_seconds` at least: a busy one until its last inference has ended, a paced
     one for a whole number of periods. Raises what `run` raises.
     """
-    timer = _Timer(clock, sleep)
 
     def idle(seconds: float) -> Phase:
+        pause()
         return timer.phase(PhaseKind.IDLE, lambda _: _rest(timer, seconds))
 
     phases = [
@@ -74,7 +75,9 @@ def run_phases(
     ]
     for _ in range(windows):
         phases.append(
-            timer.phase(PhaseKind.BUSY, lambda t: _back_to_back(run, clock, t + window_seconds))
+            timer.phase(
+                PhaseKind.BUSY, lambda t: _back_to_back(run, timer.clock, t + window_seconds)
+            )
         )
         phases.append(idle(window_seconds))
     if paced_hertz is not None:
@@ -115,7 +118,7 @@ def _load_cores(seconds: float, clock: Callable[[], float]) -> None:
         thread.join()
 
 
-def _rest(timer: _Timer, seconds: float) -> int:
+def _rest(timer: Timer, seconds: float) -> int:
     timer.sleep(seconds)
     return 0
 
@@ -133,7 +136,7 @@ def _back_to_back(run: Callable[[], None], clock: Callable[[], float], until: fl
     return inferences
 
 
-def _paced(run: Callable[[], None], timer: _Timer, started: float, hertz: float, ticks: int) -> int:
+def _paced(run: Callable[[], None], timer: Timer, started: float, hertz: float, ticks: int) -> int:
     """Inferences at start + k / rate, a late one at once. A model slower than the rate runs back
     to back, and the count at the end of the window tells how many it managed.
     """

@@ -49,11 +49,15 @@ class DamagedStateError(AgentError):
         self.problem = problem
 
 
+class DamagedOutboxError(DamagedStateError):
+    """The file is no database, or no longer a whole one."""
+
+
 class NoCryptographyError(AgentError):
     def __init__(self, problem: str) -> None:
         super().__init__(
-            f"the device cannot make a key ({problem}): install the openssl command"
-            " or the Python package cryptography"
+            f"the device has nothing to make keys and check signatures with ({problem}): install"
+            " the openssl command or the Python package cryptography"
         )
         self.problem = problem
 
@@ -83,6 +87,10 @@ class HostAwayError(AgentError):
         self.detail = detail
 
 
+class HostBusyError(HostAwayError):
+    """The host has more to do than it can; the connection is good."""
+
+
 class SessionLostError(HostAwayError):
     """The host took Hello but not what followed; saying hello again tells why."""
 
@@ -99,6 +107,28 @@ class HostRefusedError(AgentError):
         self.detail = detail
 
 
+class ProtocolMismatchError(HostRefusedError):
+    def __init__(self, host: int, agent_min: int, agent_max: int) -> None:
+        mend = "update genba on the host" if host < agent_min else "update the agent on this device"
+        super().__init__(
+            "FAILED_PRECONDITION",
+            f"the host speaks protocol {host} and this agent {agent_min} to {agent_max}: {mend}",
+        )
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class UnprovenLeaseError(HostRefusedError):
+    """What came as a job is not proven to come from the host's owner; nothing of it was used."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("UNPROVEN_LEASE", problem)
+
+    def __str__(self) -> str:
+        return f"no job is taken from the host, because {self.detail}"
+
+
 class RequestRefusedError(AgentError):
     """The host refused this one request; others may go on."""
 
@@ -106,6 +136,10 @@ class RequestRefusedError(AgentError):
         super().__init__(f"the host refused a request ({code}: {detail})")
         self.code = code
         self.detail = detail
+
+
+class MessageTooLargeError(RequestRefusedError):
+    """A message is over the limit of one side; the same one never passes."""
 
 
 class CorruptBlobError(AgentError):

@@ -1,4 +1,6 @@
-"""Everything that a worker reads of the machine and the time, in one place for tests to replace."""
+"""Everything by which a worker meets the machine, the time and the agent, in one place for tests
+to replace.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from device_agent.interference import RunDelay
 from device_agent.runtimes.base import Runtime
 from device_agent.runtimes.catalogue import open_runtime
 from device_agent.sensors.memory import MemoryReader, ProcessMemory
+from device_agent.stages import Stage
 
 Clock = Callable[[], int]
 """Nanoseconds from some fixed moment."""
@@ -23,11 +26,20 @@ def _full_load(seconds: float) -> None:
     full_load(seconds)
 
 
+def _say_nothing(_stage: Stage) -> None:
+    """Nobody listens."""
+
+
+def _go_on() -> None:
+    """Nobody waits."""
+
+
 @dataclass(frozen=True)
 class Instruments:
     """What a worker reads. `cpu_clock` counts the time of the thread that asks, `process_clock`
     that of all threads; `monotonic_seconds` is on the clock that the agent reads too;
-    `steal_seconds` is given the cores.
+    `steal_seconds` is given the cores. `begin` tells the agent which stage begins; `pause` stands
+    still until the agent says go on.
     """
 
     clock: Clock = time.perf_counter_ns
@@ -42,6 +54,8 @@ class Instruments:
     canary: Callable[[Clock], float] = run_canary
     load: Callable[[float], None] = _full_load
     open_runtime: Callable[[str], Runtime] = open_runtime
+    begin: Callable[[Stage], None] = _say_nothing
+    pause: Callable[[], None] = _go_on
 
 
 LIVE = Instruments()

@@ -7,11 +7,12 @@ import dataclasses
 import hashlib
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_agent.asking import WorkerFailedError, Workers
+from device_agent.attention import Attention
 from device_agent.errors import (
     AgentError,
     JobCancelledError,
@@ -37,11 +38,13 @@ from device_agent.requests import (
     VerifyRequest,
 )
 from device_agent.runtimes.base import RuntimeFacts
+from device_agent.scan_limits import ScanLimits
 from device_agent.sensors.sampling import sampling
 from device_agent.sensors.thermal_watch import ThermalWatch
 from device_agent.spec_checks import check_spec
+from device_agent.stages import Stage, StageTimeoutError
 from device_agent.surroundings import Deadline, Surroundings
-from device_agent.system import read_governor, read_load_average
+from device_agent.system import read_governor, read_load_average, total_ram_bytes
 from device_agent.turn import machine_turn
 from device_agent.work import (
     EnergyRun,
@@ -72,6 +75,11 @@ _COOLING_LOOK_SECONDS = 1.0
 # What a worker takes beside its budget: start, import, load; seconds on a Raspberry Pi.
 _PROCESS_SECONDS = 15.0
 _STEP_SECONDS = 11.0
+# A small board imports a runtime in some ten seconds.
+_START_SECONDS = 120.0
+# Loading may take this share of the job, so that an endless one leaves time for others to try.
+_LOAD_SHARE, _LEAST_STAGE_SECONDS = 0.25, 30.0
+_RSS_SHARE = 0.8
 
 _KINDS: Mapping[type[AgentError], FailureKind] = {
     JobCancelledError: FailureKind.CANCELLED,
@@ -80,6 +88,7 @@ _KINDS: Mapping[type[AgentError], FailureKind] = {
     NoRuntimeError: FailureKind.NO_RUNTIME,
     NotReadyError: FailureKind.NOT_READY,
     ResourceError: FailureKind.RESOURCE,
+    StageTimeoutError: FailureKind.TIMEOUT,
     WorkerCrashedError: FailureKind.WORKER_CRASHED,
 }
 
@@ -91,22 +100,38 @@ def default_address_space_bytes(ram_bytes: int) -> int:
     return max(ram_bytes, 2 * _GIB)
 
 
+def default_rss_bytes() -> int:
+    """What a worker may hold in memory where nobody set a limit: the plant's own programs must not
+    have to go to swap for it.
+    """
+    return int(total_ram_bytes() * _RSS_SHARE)
+
+
 @dataclass(frozen=True)
 class Bench:
     """What every job of this agent is worked on with. `spool` is a folder for what workers
-    write.
+    write, and `hidden` what they must not read; a worker that holds more than `rss_bytes` in memory
+    is killed.
     """
 
     worker_command: Sequence[str]
     address_space_bytes: int
     spool: Path
     surroundings: Surroundings = dataclasses.field(default_factory=Surroundings)
+    scan: ScanLimits = dataclasses.field(default_factory=ScanLimits)
+    rss_bytes: int = dataclasses.field(default_factory=default_rss_bytes)
+    hidden: tuple[Path, ...] = ()
 
 
 def run_job(
-    spec: Spec, blobs: Mapping[str, Path], bench: Bench, cancellation: Cancellation
+    spec: Spec,
+    blobs: Mapping[str, Path],
+    bench: Bench,
+    cancellation: Cancellation,
+    attention: Attention | None = None,
 ) -> Outcome:
-    """Do the job in fresh processes; `blobs` are its files by their sha256.
+    """Do the job in fresh processes; `blobs` are its files by their sha256. `attention` is called
+    from this thread meanwhile.
 
     Every way in which a worker can end is an outcome. Must be called from the main thread.
     """
@@ -114,9 +139,9 @@ def run_job(
         if cancellation.requested:
             raise JobCancelledError
         check_spec(spec)
-        deadline = Deadline(bench.surroundings, spec.timeout_seconds, cancellation)
+        deadline = Deadline(bench.surroundings, spec.timeout_seconds, cancellation, attention)
         with machine_turn(deadline.pause):
-            return _Job(bench, blobs, deadline).run(spec)
+            return _Job(bench, blobs, deadline, stage_seconds(spec)).run(spec)
     except WorkerFailedError as error:
         return _with_limit(error.failure, bench.address_space_bytes)
     except tuple(_KINDS) as error:
@@ -146,13 +171,21 @@ class _Job:
         bench: Bench,
         blobs: Mapping[str, Path],
         deadline: Deadline,
+        stages: Mapping[Stage, float],
     ) -> None:
         self._bench = bench
         self._blobs = blobs
         self._around = bench.surroundings
         self._deadline = deadline
         self._workers = Workers(
-            bench.worker_command, bench.address_space_bytes, self._around.pid, self._deadline
+            bench.worker_command,
+            bench.address_space_bytes,
+            self._around.pid,
+            self._deadline,
+            bench.scan,
+            bench.rss_bytes,
+            bench.hidden,
+            stages,
         )
 
     def run(self, spec: Spec) -> Outcome:
@@ -214,7 +247,7 @@ class _Job:
                 cooled += self._cool(thermal, needed)
             try:
                 answers.append(self._workers.ask("measure", request, MeasuredProcess))
-            except (JobTimeoutError, ResourceError):
+            except (JobTimeoutError, ResourceError, StageTimeoutError):
                 if not answers:
                     raise
                 # The host sees fewer processes than it asked for; what was measured counts.
@@ -269,19 +302,18 @@ class _Job:
         return run, ""
 
     def _verify(self, spec: VerifySpec) -> VerifiedOutputs:
-        outputs = self._bench.spool / f"outputs-{os.urandom(8).hex()}.npz"
-        request = VerifyRequest(
-            self._workers.confinement(max_file_bytes=spec.max_output_bytes),
-            self._blobs[spec.run.model_sha256],
-            spec.run,
-            self._blobs[spec.inputs_sha256],
-            outputs,
-        )
-        with contextlib.ExitStack() as unless_kept:
-            unless_kept.callback(outputs.unlink, missing_ok=True)
+        with self._scratch() as scratch:
+            written = scratch / "outputs.npz"
+            request = VerifyRequest(
+                self._workers.confinement(max_file_bytes=spec.max_output_bytes, scratch=scratch),
+                self._blobs[spec.run.model_sha256],
+                spec.run,
+                self._blobs[spec.inputs_sha256],
+                written,
+            )
             answer = self._workers.ask("verify", request, VerifiedFile)
-            sha256, size_bytes = _keep(outputs, spec.max_output_bytes)
-            unless_kept.pop_all()
+            outputs = self._bench.spool / f"outputs-{os.urandom(8).hex()}.npz"
+            sha256, size_bytes = _keep(written, outputs, spec.max_output_bytes)
         return VerifiedOutputs(
             runtime=spec.run.runtime,
             runtime_library=answer.setup.library,
@@ -294,22 +326,27 @@ class _Job:
         )
 
     def _profile(self, spec: ProfileSpec) -> Profile:
-        scratch = self._bench.spool / f"trace-{os.urandom(8).hex()}"
-        request = ProfileRequest(
-            self._workers.confinement(max_file_bytes=_TRACE_BYTES),
-            self._blobs[spec.run.model_sha256],
-            spec.run,
-            spec.runs,
-            scratch,
-        )
-        try:
-            scratch.mkdir(mode=0o700)
-        except OSError as error:
-            raise ResourceError(f"{scratch} cannot be made: {error.strerror}") from error
-        try:
+        with self._scratch() as scratch:
+            request = ProfileRequest(
+                self._workers.confinement(max_file_bytes=_TRACE_BYTES, scratch=scratch),
+                self._blobs[spec.run.model_sha256],
+                spec.run,
+                spec.runs,
+            )
             return self._workers.ask("profile", request, Profile)
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """The one folder that a worker may write to; whatever is left in it goes with it."""
+        folder = self._bench.spool / f"scratch-{os.urandom(8).hex()}"
+        try:
+            folder.mkdir(mode=0o700)
+        except OSError as error:
+            raise ResourceError(f"{folder} cannot be made: {error.strerror}") from error
+        try:
+            yield folder
         finally:
-            remove_tree(scratch)
+            remove_tree(folder)
 
     def _probe(self, spec: ProbeSpec) -> ProbeResult:
         ready = become_ready(spec.readiness, 1, self._around, self._deadline)
@@ -337,6 +374,19 @@ class _Job:
             return _no_reference(facts, str(error))
 
 
+def stage_seconds(spec: Spec) -> Mapping[Stage, float]:
+    """How long each stage of a worker may take; without a bound of its own, as long as the job."""
+    load = max(_LEAST_STAGE_SECONDS, spec.timeout_seconds * _LOAD_SHARE)
+    bounds = {Stage.START: _START_SECONDS, Stage.SCAN: load, Stage.LOAD: load}
+    if isinstance(spec, MeasureSpec):
+        # One run may last as long as the first, and the budget is looked at between runs.
+        budget = spec.plan.budget_seconds / spec.plan.processes
+        bounds[Stage.FIRST_INFERENCE] = load
+        bounds[Stage.WARM_UP] = bounds[Stage.MEASURE] = budget + load
+        bounds[Stage.ENERGY] = 2 * _energy_seconds(spec) + load
+    return bounds
+
+
 def _no_reference(facts: RuntimeFacts, why: str) -> ReferenceRun:
     return ReferenceRun(
         runtime=facts.name,
@@ -358,8 +408,8 @@ def _energy_seconds(spec: MeasureSpec) -> float:
     return windows * plan.energy_window_seconds + _STEP_SECONDS + _PROCESS_SECONDS
 
 
-def _keep(outputs: Path, max_bytes: int) -> tuple[str, int]:
-    """Digest and size of what a worker left, once it is on the disk.
+def _keep(written: Path, outputs: Path, max_bytes: int) -> tuple[str, int]:
+    """Digest and size of what a worker left, once it is on the disk as `outputs`.
 
     Raises WorkerCrashedError where it left nothing, ResourceError where it left too much.
     """
@@ -367,21 +417,22 @@ def _keep(outputs: Path, max_bytes: int) -> tuple[str, int]:
     try:
         # A worker may leave anything here: nothing that blocks is opened as a file.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(outputs, flags)
+        descriptor = os.open(written, flags)
         with os.fdopen(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise WorkerCrashedError("the worker left something that is no file")
             for block in iter(lambda: file.read(_READ_BYTES), b""):
                 digest.update(block)
                 size_bytes += len(block)
+            if size_bytes > max_bytes:
+                raise ResourceError(
+                    f"the outputs have {size_bytes} bytes and may have {max_bytes}: verify with"
+                    " fewer examples"
+                )
             os.fsync(file.fileno())
+        written.rename(outputs)
         sync_folder(outputs.parent)
     except OSError as error:
         problem = error.strerror or str(error)
         raise WorkerCrashedError(f"the worker left no outputs: {problem}") from error
-    if size_bytes > max_bytes:
-        raise ResourceError(
-            f"the outputs have {size_bytes} bytes and may have {max_bytes}: verify with fewer"
-            " examples"
-        )
     return digest.hexdigest(), size_bytes

@@ -1,8 +1,8 @@
 """The connection to the host: channels, TLS, and messages to and from the agent's own values.
 
-The only file that sees generated messages. Every call raises one of three errors: HostAwayError
-(may succeed another time), HostRefusedError (a person must act), RequestRefusedError (this one
-request will never succeed).
+The only file that sees generated messages. Every call has a deadline and raises one of three
+errors: HostAwayError (may succeed another time), HostRefusedError (a person must act),
+RequestRefusedError (this one request will never succeed).
 """
 
 from __future__ import annotations
@@ -11,13 +11,26 @@ import contextlib
 import dataclasses
 import enum
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Callable
+from typing import Any, BinaryIO, Callable
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from device_agent.errors import HostAwayError, HostRefusedError, RequestRefusedError
+from device_agent.backoff import Backoff, system_uniform
+from device_agent.errors import (
+    AgentError,
+    HostAwayError,
+    HostBusyError,
+    HostRefusedError,
+    MessageTooLargeError,
+    ProtocolMismatchError,
+    RequestRefusedError,
+    UnprovenLeaseError,
+)
+from device_agent.lease_proof import prove_lease
 from device_agent.outbox import Letter
 from device_agent.runtimes.base import RuntimeFacts
 from device_agent.sensors.base import PowerSourceFacts
@@ -53,25 +66,23 @@ from device_agent.work import (
 from protos import genba_agent_pb2 as pb
 from protos import genba_agent_pb2_grpc as rpc
 
-PROTOCOL_MIN = 2
-PROTOCOL_MAX = 2
+PROTOCOL_MIN = 3
+PROTOCOL_MAX = 3
 SERVER_NAME = "genba-host"
 """The name in every certificate of the host, whatever address it is reached at."""
 
-_UNARY_SECONDS = 20.0
-# A transfer that takes longer is cut, so a stalled stream cannot hang; a pull goes on where it
-# was cut.
-_BLOB_SECONDS = 300.0
 # An upload starts anew when it is cut, so it gets the time that a very slow line needs.
+_UPLOAD_SECONDS = 300.0
 _SLOWEST_BYTES_PER_SECOND = 20_000
 _MAX_MESSAGE_BYTES = 1 << 20
 _PART_BYTES = 1 << 18
 _TICK_SECONDS = 1e-7
+# Tries of one call at a host that is busy, over half a minute at most.
+_BUSY_TRIES = 7
 _REFUSALS = frozenset(
     {
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.UNIMPLEMENTED,
     }
 )
 _NEVER = frozenset(
@@ -84,18 +95,24 @@ _NEVER = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-_OPTIONS = (
-    ("grpc.ssl_target_name_override", SERVER_NAME),
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    # Otherwise a new channel inherits the back-off of an old one to the same address.
-    ("grpc.use_local_subchannel_pool", 1),
-)
+# gRPC tells a message over a size limit by these words alone: its status is that of a busy host.
+_TOO_LARGE = "larger than max"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long the agent waits for a host that says nothing. A connection that is half open is
+    noticed after the sum of the first two. The host lets agents ping every 20 s.
+    """
+
+    keepalive_seconds: float = 60.0
+    keepalive_timeout_seconds: float = 20.0
+    unary_seconds: float = 20.0
+    renew_seconds: float = 5.0
+    blob_seconds: float = 60.0
+
+
+_PACE = Pace()
 
 
 @dataclass(frozen=True)
@@ -153,17 +170,29 @@ class Watch:
 class Link:
     """One connection to the service Fleet. Calls may come from several threads."""
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        pace: Pace = _PACE,
+        *,
+        uniform: Callable[[float, float], float] = system_uniform,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         credentials = grpc.ssl_channel_credentials(
             identity.ca_pem, identity.key_pem, identity.certificate_pem
         )
-        self._channel = grpc.secure_channel(identity.address, credentials, options=_OPTIONS)
+        self._identity = identity
+        self._pace = pace
+        self._uniform = uniform
+        self._sleep = sleep
+        self._channel = grpc.secure_channel(identity.address, credentials, options=_options(pace))
         self._fleet = rpc.FleetStub(self._channel)
 
     def close(self) -> None:
         self._channel.close()
 
     def hello(self, session_id: str, agent_version: str, facts: DeviceFacts) -> Welcome:
+        """Open the session. Raises also ProtocolMismatchError."""
         request = pb.HelloRequest(
             protocol_min=PROTOCOL_MIN,
             protocol_max=PROTOCOL_MAX,
@@ -171,41 +200,65 @@ class Link:
             session_id=session_id,
             facts=_facts_message(facts),
         )
-        with _translated():
-            reply = self._fleet.Hello(request, timeout=_UNARY_SECONDS)
+        reply = self._ask(self._fleet.Hello, request)
+        if not PROTOCOL_MIN <= reply.protocol <= PROTOCOL_MAX:
+            raise ProtocolMismatchError(reply.protocol, PROTOCOL_MIN, PROTOCOL_MAX)
         return Welcome(reply.protocol, reply.host_version, reply.device_name)
 
     def watch(self, session_id: str) -> Watch:
+        """Without a deadline: keepalive notices where nobody is there any more."""
         call = self._fleet.Watch(pb.WatchRequest(session_id=session_id))
         return Watch(call, call.cancel)
 
     def claim(self, session_id: str) -> Lease | None:
-        """The next job, or None where nothing waits for this device."""
-        with _translated():
-            reply = self._fleet.Claim(
-                pb.ClaimRequest(session_id=session_id), timeout=_UNARY_SECONDS
-            )
-        return _lease(reply.lease) if reply.HasField("lease") else None
+        """The next job, or None where nothing waits for this device.
+
+        Raises also UnprovenLeaseError; then nothing of what came was used.
+        """
+        reply = self._ask(self._fleet.Claim, pb.ClaimRequest(session_id=session_id))
+        if reply.HasField("signed"):
+            return _proven_lease(reply.signed, self._identity)
+        if reply.HasField("lease"):
+            raise UnprovenLeaseError("it sends jobs without a signature: update genba on the host")
+        return None
 
     def renew(self, lease_id: str) -> bool:
-        """Keep a lease alive; True where the host wants its job cancelled."""
+        """Keep a lease alive; True where the host wants its job cancelled. Tried once, and soon
+        over: a worker may be waiting for it.
+        """
         with _translated():
-            reply = self._fleet.Renew(pb.RenewRequest(lease_id=lease_id), timeout=_UNARY_SECONDS)
+            reply = self._fleet.Renew(
+                pb.RenewRequest(lease_id=lease_id), timeout=self._pace.renew_seconds
+            )
         return reply.cancel
 
     def read_blob(self, sha256: str, offset: int) -> Iterator[tuple[int, bytes]]:
-        """The blob from `offset` to its end, as (offset, bytes)."""
-        with _translated():
+        """The blob from `offset` to its end, as (offset, bytes). A slow line gets all the time
+        that it needs, as long as something comes.
+        """
+        while True:
+            began = offset
             request = pb.BlobRequest(sha256=sha256, offset=offset)
-            for chunk in self._fleet.ReadBlob(request, timeout=_BLOB_SECONDS):
-                yield chunk.offset, chunk.data
+            call = self._fleet.ReadBlob(request, timeout=self._pace.blob_seconds)
+            try:
+                with _translated():
+                    for chunk in call:
+                        offset += len(chunk.data)
+                        yield chunk.offset, chunk.data
+            except HostAwayError as error:
+                if error.code != grpc.StatusCode.DEADLINE_EXCEEDED.name or offset == began:
+                    raise
+            else:
+                return
+            finally:
+                call.cancel()
 
     def write_blob(self, lease_id: str, sha256: str, file: BinaryIO) -> None:
         """Send a file of the job of that lease, in parts."""
         with _translated():
             parts = _parts(lease_id, sha256, file)
             size_bytes = os.fstat(file.fileno()).st_size
-            seconds = max(_BLOB_SECONDS, size_bytes / _SLOWEST_BYTES_PER_SECOND)
+            seconds = max(_UPLOAD_SECONDS, size_bytes / _SLOWEST_BYTES_PER_SECOND)
             self._fleet.WriteBlob(parts, timeout=seconds)
 
     def report(self, letter: Letter, sent_monotonic_seconds: float | None) -> bool:
@@ -228,8 +281,20 @@ class Link:
             )
             too_large = dataclasses.replace(letter, outcome=Failure(FailureKind.RESOURCE, text))
             request = _report_message(too_large, sent_monotonic_seconds)
+        return bool(self._ask(self._fleet.Report, request).stored)
+
+    def _ask(self, method: Callable[..., Any], request: Any) -> Any:
+        """The reply; while the host is busy, tried again over this same connection."""
+        backoff = Backoff(self._uniform)
+        for _ in range(_BUSY_TRIES - 1):
+            with contextlib.suppress(HostBusyError):
+                return self._ask_once(method, request)
+            self._sleep(backoff.next_seconds())
+        return self._ask_once(method, request)
+
+    def _ask_once(self, method: Callable[..., Any], request: Any) -> Any:
         with _translated():
-            return self._fleet.Report(request, timeout=_UNARY_SECONDS).stored
+            return method(request, timeout=self._pace.unary_seconds)
 
 
 def enroll(
@@ -240,8 +305,9 @@ def enroll(
     request = pb.EnrollRequest(
         token_secret=token_secret, csr_pem=csr_pem, facts=_facts_message(facts)
     )
-    with grpc.secure_channel(address, credentials, options=_OPTIONS) as channel, _translated():
-        reply = rpc.EnrolmentStub(channel).Enroll(request, timeout=_UNARY_SECONDS)
+    options = _options(_PACE)
+    with grpc.secure_channel(address, credentials, options=options) as channel, _translated():
+        reply = rpc.EnrolmentStub(channel).Enroll(request, timeout=_PACE.unary_seconds)
     return Enrolled(
         device_id=reply.device_id,
         device_name=reply.device_name,
@@ -251,18 +317,44 @@ def enroll(
     )
 
 
+def _options(pace: Pace) -> list[tuple[str, Any]]:
+    return [
+        ("grpc.ssl_target_name_override", SERVER_NAME),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", round(pace.keepalive_seconds * 1e3)),
+        ("grpc.keepalive_timeout_ms", round(pace.keepalive_timeout_seconds * 1e3)),
+        # Otherwise gRPC gives every ping a minute, whatever the keepalive timeout says.
+        ("grpc.http2.ping_timeout_ms", round(pace.keepalive_timeout_seconds * 1e3)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # Otherwise a new channel inherits the back-off of an old one to the same address.
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+
+
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
         code = error.code()
-        detail = error.details() or code.name.lower()
-        if code in _REFUSALS:
-            raise HostRefusedError(code.name, detail) from error
-        if code in _NEVER:
-            raise RequestRefusedError(code.name, detail) from error
-        raise HostAwayError(code.name, detail) from error
+        raise _error_of(code, error.details() or code.name.lower()) from error
+
+
+def _error_of(code: grpc.StatusCode, detail: str) -> AgentError:
+    if code in _REFUSALS:
+        return HostRefusedError(code.name, detail)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        detail = f"it does not know a call of this agent ({detail}): update the older of the two"
+        return HostRefusedError(code.name, detail)
+    if code in _NEVER:
+        return RequestRefusedError(code.name, detail)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        error = MessageTooLargeError if _TOO_LARGE in detail else HostBusyError
+        return error(code.name, detail)
+    return HostAwayError(code.name, detail)
 
 
 def _parts(lease_id: str, sha256: str, file: BinaryIO) -> Iterator[pb.BlobPart]:
@@ -275,7 +367,23 @@ def _parts(lease_id: str, sha256: str, file: BinaryIO) -> Iterator[pb.BlobPart]:
         offset += len(data)
 
 
+def _proven_lease(signed: pb.SignedLease, identity: Identity) -> Lease:
+    prove_lease(signed.lease, signed.signature, identity.ca_pem)
+    try:
+        message = pb.Lease.FromString(signed.lease)
+    except DecodeError as error:
+        raise UnprovenLeaseError("the bytes that it signed are no job") from error
+    if message.device_id != identity.device_id:
+        raise UnprovenLeaseError(
+            f"it handed out a job that was signed for another device ({message.device_id}): only"
+            " one device may have the keys of this one"
+        )
+    return _lease(message)
+
+
 def _lease(message: pb.Lease) -> Lease:
+    if not 0.0 < message.lease_seconds < float("inf"):
+        raise UnprovenLeaseError(f"its lease lasts {message.lease_seconds} s")
     return Lease(
         id=message.lease_id,
         job_id=message.job_id,
@@ -296,7 +404,7 @@ def _spec(message: pb.Lease) -> Spec:
     if task == "probe":
         return _probe_spec(message.probe)
     # Both ends agreed on a version of the protocol, so this is no matter of an older agent.
-    raise RequestRefusedError("INVALID_ARGUMENT", f"the lease {message.lease_id} holds no job")
+    raise UnprovenLeaseError(f"the lease {message.lease_id} holds none")
 
 
 def _measure_spec(message: pb.MeasureSpec) -> MeasureSpec:
@@ -398,6 +506,10 @@ def _facts_message(facts: DeviceFacts) -> pb.DeviceFacts:
         cpu_max_hertz=facts.cpu_max_hertz,
         runtimes=_runtime_messages(facts.runtimes),
         power_sources=_power_source_messages(facts.power_sources),
+        guards=[
+            pb.GuardFacts(name=guard.name, works=guard.works, how=guard.how, why_not=guard.why_not)
+            for guard in facts.guards
+        ],
     )
 
 

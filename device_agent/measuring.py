@@ -105,6 +105,8 @@ def time_blocks(
     goal = _Goal(share)
     blocks: list[Block] = []
     while True:
+        # Whatever the agent has to do, it does now; each block warms the caches up again.
+        instruments.pause()
         began = instruments.clock()
         blocks.append(timer.block())
         ended = instruments.clock()

@@ -17,6 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Protocol
 
+from device_agent.cage.stragglers import boot_seconds, kill_stragglers
+from device_agent.errors import AgentError, WorkerCrashedError
+from device_agent.stages import MAX_MARK_BYTES, Mark, read_mark
+from device_agent.vigil import LOOK_SECONDS, Vigil, Watch
+
 # The worker finds every package that the agent finds, however genba was installed, while -I keeps
 # the current folder and the environment out. -B: a worker may write no file.
 _BOOT = (
@@ -28,20 +33,21 @@ _MAX_ANSWER_BYTES = 1 << 26
 """Far more than the samples of any job; a worker that says more is out of order."""
 _KEPT_NOISE_BYTES = 1 << 14
 _FIRST_PAUSE_SECONDS = 0.001
-_LOOK_SECONDS = 1.0
+_WATCH_NOTHING = Watch()
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a worker ended. `status` is that of subprocess: negative for a signal. `stderr` is the
-    end of what it wrote there.
+    """How a worker ended. `status` is that of subprocess: negative for a signal. `stdout` is what
+    it said after its marks, `stderr` the end of what it wrote there; `reason` is why it was killed
+    before its time was up, where it was.
     """
 
     status: int
     timed_out: bool
     stdout: str
     stderr: str
-    answer_too_long: bool = False
+    reason: AgentError | None = None
 
 
 class Cancellation:
@@ -77,32 +83,48 @@ def default_worker_command() -> list[str]:
 
 
 def run_worker(
-    command: Sequence[str], *, timeout_seconds: float, cancellation: Cancellation
+    command: Sequence[str],
+    *,
+    timeout_seconds: float,
+    cancellation: Cancellation,
+    watch: Watch = _WATCH_NOTHING,
 ) -> Ended:
-    """Run a worker to its end, or kill its whole group when time is up, when the wish comes, or
-    when its answer does not end.
+    """Run a worker to its end, or kill it and all that it started when time is up, when the wish
+    comes, or when `watch` finds it too slow or too large or its answer does not end.
 
     Must be called from the main thread: a worker dies with the thread that started it. Raises
     OSError where the command cannot be started.
     """
-    until = time.monotonic() + timeout_seconds
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        cwd="/",
-    ) as process:
-        cancellation.stop_by(lambda: _kill_group(process))
-        try:
-            answer, noise = _Answer(), _Noise()
-            timed_out = not _listen(process, answer, noise, until)
-        finally:
-            cancellation.stop_by(None)
-            _kill_group(process)
-            process.wait()
-    return Ended(process.returncode, timed_out, answer.text, noise.text, answer.is_too_long)
+    began = boot_seconds()
+    try:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            cwd="/",
+        ) as process:
+            cancellation.stop_by(lambda: _kill_group(process))
+            try:
+                vigil = Vigil(watch, process.pid, timeout_seconds, _ear_of(process))
+                answer, noise = _Answer(vigil.heed), _Noise()
+                _listen(process, answer, noise, vigil)
+            finally:
+                cancellation.stop_by(None)
+                _kill_group(process)
+                process.wait()
+    finally:
+        kill_stragglers(began)
+    return Ended(process.returncode, vigil.timed_out, answer.text, noise.text, vigil.reason)
+
+
+def _ear_of(process: subprocess.Popen[bytes]) -> int:
+    """The descriptor by which the worker hears; one that does not listen must not hold us up."""
+    if process.stdin is None:
+        raise ValueError("a worker needs a pipe to hear by")
+    os.set_blocking(process.stdin.fileno(), False)
+    return process.stdin.fileno()
 
 
 class _Sink(Protocol):
@@ -113,20 +135,36 @@ class _Sink(Protocol):
 
 
 class _Answer:
-    """All of it, up to a size that no answer has."""
+    """What follows the marks, up to a size that no answer has; the marks are heeded."""
 
-    def __init__(self) -> None:
+    def __init__(self, heed: Callable[[Mark], None]) -> None:
+        self._heed = heed
         self._data = bytearray()
+        self._taken_bytes = 0
+        self._begun = False
 
     def take(self, data: bytes) -> bool:
-        if self.is_too_long:
+        self._taken_bytes += len(data)
+        if self._taken_bytes > _MAX_ANSWER_BYTES:
             return False
         self._data += data
+        while not self._begun and self._take_line():
+            pass
         return True
 
-    @property
-    def is_too_long(self) -> bool:
-        return len(self._data) > _MAX_ANSWER_BYTES
+    def _take_line(self) -> bool:
+        """Heed the mark that stands first; False where there is none yet, or no more."""
+        end = self._data.find(b"\n", 0, MAX_MARK_BYTES)
+        if end < 0:
+            self._begun = len(self._data) >= MAX_MARK_BYTES
+            return False
+        mark = read_mark(bytes(self._data[:end]))
+        if mark is None:
+            self._begun = True
+            return False
+        del self._data[: end + 1]
+        self._heed(mark)
+        return True
 
     @property
     def text(self) -> str:
@@ -148,26 +186,25 @@ class _Noise:
         return self._data.decode("utf-8", "replace")
 
 
-def _listen(process: subprocess.Popen[bytes], answer: _Sink, noise: _Sink, until: float) -> bool:
-    """Read both pipes to their ends and wait for the process; False where time was up first."""
+def _listen(process: subprocess.Popen[bytes], answer: _Sink, noise: _Sink, vigil: Vigil) -> None:
+    """Read both pipes to their ends and wait for the process, unless the vigil ends it first."""
     with selectors.DefaultSelector() as selector:
         for pipe, sink in ((process.stdout, answer), (process.stderr, noise)):
             if pipe is not None:
                 selector.register(pipe, selectors.EVENT_READ, sink)
+        ended_at = float("inf")
         while selector.get_map():
-            left = max(0.0, until - time.monotonic())
-            events = selector.select(min(left, _LOOK_SECONDS))
+            events = selector.select(vigil.wait_seconds())
             if not _read(selector, events):
-                _kill_group(process)
-            elif events:
-                continue
-            elif left == 0.0:
-                _kill_group(process)
-                return False
-            elif _has_ended(process):
-                # Its pipes are held by a process that left the group.
-                break
-    return _await_end(process, until)
+                vigil.reason = WorkerCrashedError("the worker's answer does not end")
+            if vigil.is_over():
+                return
+            if _has_ended(process):
+                ended_at = min(ended_at, time.monotonic())
+                # Its pipes are held by a process that left the group, and may even be filled by it.
+                if not events or time.monotonic() >= ended_at + LOOK_SECONDS:
+                    return
+    _await_end(process, vigil)
 
 
 def _read(
@@ -182,20 +219,12 @@ def _read(
     return True
 
 
-def _await_end(process: subprocess.Popen[bytes], until: float) -> bool:
+def _await_end(process: subprocess.Popen[bytes], vigil: Vigil) -> None:
     """A process may close its pipes and go on."""
     pause = _FIRST_PAUSE_SECONDS
-    while not _has_ended(process):
-        left = until - time.monotonic()
-        if left <= 0:
-            _kill_group(process)
-            return False
-        time.sleep(min(pause, left))
-        pause = min(2 * pause, _LOOK_SECONDS)
-    # Its number is not given away before it is waited for, and neither is its group's.
-    _kill_group(process)
-    process.wait()
-    return True
+    while not _has_ended(process) and not vigil.is_over():
+        time.sleep(min(pause, vigil.wait_seconds()))
+        pause = min(2 * pause, LOOK_SECONDS)
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

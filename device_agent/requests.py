@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
+from device_agent.scan_limits import ScanLimits
+from device_agent.system import GuardFacts
 from device_agent.work import (
     Failure,
     ModelRun,
@@ -16,17 +18,28 @@ from device_agent.work import (
     ReferenceRun,
 )
 
+NETWORK, FILES, SYSTEM_CALLS, MEMORY = "network", "files", "system-calls", "memory"
+GUARDS = (NETWORK, FILES, SYSTEM_CALLS, MEMORY)
+"""The walls around a worker, by name."""
+
 
 @dataclass(frozen=True)
 class Confinement:
     """The limits that a worker puts on itself. `max_file_bytes` bounds every file that it writes:
-    0 where it writes none. It pins itself to `cpus`, or to nothing where there are none.
+    0 where it writes none. It pins itself to `cpus`, or to nothing where there are none. `scan`
+    bounds the model that it may hand to a runtime. `cpu_seconds` are of all its threads together.
+    `scratch` is the one folder in which it may write, None where it writes nothing; what `hidden`
+    names, it cannot read.
     """
 
     address_space_bytes: int
     parent_pid: int
     cpus: tuple[int, ...]
     max_file_bytes: int = 0
+    scan: ScanLimits = field(default_factory=ScanLimits)
+    cpu_seconds: int = 86_400
+    scratch: Optional[Path] = None
+    hidden: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,9 @@ class EnergyRequest:
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """Run the model on the examples of an .npz and write another with the outputs."""
+    """Run the model on the examples of an .npz and write another with the outputs, in the
+    confinement's scratch folder.
+    """
 
     confinement: Confinement
     model_path: Path
@@ -66,13 +81,14 @@ class VerifyRequest:
 
 @dataclass(frozen=True)
 class ProfileRequest:
-    """Time the operators of the model; the runtime's trace goes to `scratch_folder`."""
+    """Time the operators of the model; the runtime's trace goes to the confinement's scratch
+    folder.
+    """
 
     confinement: Confinement
     model_path: Path
     run: ModelRun
     runs: int
-    scratch_folder: Path
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,19 @@ class ReferenceRequest:
     runtime: str
 
 
-Request = Union[MeasureRequest, EnergyRequest, VerifyRequest, ProfileRequest, ReferenceRequest]
+@dataclass(frozen=True)
+class GuardsRequest:
+    """Build the cage and try to break out of it. `outside` is an empty file out of the scratch
+    folder.
+    """
+
+    confinement: Confinement
+    outside: Path
+
+
+Request = Union[
+    MeasureRequest, EnergyRequest, VerifyRequest, ProfileRequest, ReferenceRequest, GuardsRequest
+]
 
 
 @dataclass(frozen=True)
@@ -119,4 +147,11 @@ class VerifiedFile:
     examples: int
 
 
-Answer = Union[MeasuredProcess, EnergyPhases, VerifiedFile, Profile, ReferenceRun, Failure]
+@dataclass(frozen=True)
+class Guards:
+    """The answer to a GuardsRequest."""
+
+    guards: tuple[GuardFacts, ...]
+
+
+Answer = Union[MeasuredProcess, EnergyPhases, VerifiedFile, Profile, ReferenceRun, Guards, Failure]

@@ -9,12 +9,14 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Union
+from typing import Callable, Protocol, Union
 
 from device_agent import VERSION
+from device_agent.attention import Attention
+from device_agent.backoff import Backoff, system_uniform
 from device_agent.cache import DEFAULT_QUOTA_BYTES, Cache, Pull
 from device_agent.errors import (
     AgentError,
@@ -22,14 +24,17 @@ from device_agent.errors import (
     CorruptBlobError,
     HostAwayError,
     HostRefusedError,
+    MessageTooLargeError,
     RequestRefusedError,
     SessionLostError,
+    UnprovenLeaseError,
 )
 from device_agent.jobs import Bench, default_address_space_bytes, run_job
-from device_agent.link import Event, EventKind, Link, Watch
-from device_agent.outbox import Letter, Outbox
-from device_agent.probing import probe_runtimes
+from device_agent.link import Event, EventKind, Link, Pace, Watch
+from device_agent.outbox import Letter, SafeOutbox
+from device_agent.probing import probe_guards, probe_runtimes
 from device_agent.processes import Cancellation
+from device_agent.renewal import Renewal
 from device_agent.sensors.power import open_power_sources, power_source_facts, power_sources
 from device_agent.spool import sweep
 from device_agent.state import Home, Identity
@@ -51,59 +56,92 @@ from device_agent.work import (
     VerifySpec,
 )
 
-_FIRST_DELAY_SECONDS = 0.5
-_LONGEST_DELAY_SECONDS = 30.0
 # A connection that held this long was a good one: the next break starts with short delays again.
 _STABLE_SECONDS = 5.0
 _REFUSED_SECONDS = 600.0
 _DRAINED_SECONDS = 5.0
 _JOIN_SECONDS = 2.0
-_RENEWALS_PER_LEASE = 3
+# How often a waiting agent looks whether it was enrolled anew, and says that it lives.
+_LOOK_SECONDS = 2.0
+_IDLE_SECONDS = 10.0
 # Answers of a host that stumbles over what this letter says, or is too slow for it.
 _OF_THE_LETTER = ("UNKNOWN", "INTERNAL", "DEADLINE_EXCEEDED")
+# What says of a pull that the lease is no longer this device's.
+_OF_THE_LEASE = ("PERMISSION_DENIED",)
 
 Say = Callable[[str], None]
 _Message = Union[Event, AgentError]
 
 
-class Backoff:
-    """Full jitter: uniform between 0 and a bound that doubles up to 30 s
-    (Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015).
-    """
+class Service(Protocol):
+    """Who started the agent and watches over it: systemd, for example."""
 
-    def __init__(self, uniform: Callable[[float, float], float]) -> None:
-        self._uniform = uniform
-        self._failures = 0
+    def ready(self) -> None:
+        """The host was asked for the first time, whatever it said."""
 
-    def next_seconds(self) -> float:
-        bound = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2.0 ** min(self._failures, 16))
-        self._failures += 1
-        return self._uniform(0.0, bound)
+    def alive(self) -> None:
+        """At least every 30 s, except that a transfer or a busy host may take a minute."""
 
-    def reset(self) -> None:
-        self._failures = 0
+    def status(self, text: str) -> None:
+        """What the agent does, for people."""
+
+    def stopping(self) -> None:
+        """The agent is about to end."""
 
 
-def _uniform(low: float, high: float) -> float:
-    """From the system's randomness: agents that lost their host together do not return together,
-    and the module random costs memory.
-    """
-    return low + (high - low) * int.from_bytes(os.urandom(7), "big") / (1 << 56)
+class NoService:
+    """Nobody watches over the agent."""
+
+    def ready(self) -> None:
+        """Do nothing."""
+
+    def alive(self) -> None:
+        """Do nothing."""
+
+    def status(self, text: str) -> None:
+        """Do nothing."""
+
+    def stopping(self) -> None:
+        """Do nothing."""
 
 
-def run_agent(home: Home, *, once: bool, worker_command: Sequence[str], say: Say) -> None:
+_NO_SERVICE = NoService()
+_PACE = Pace()
+
+
+def run_agent(
+    home: Home,
+    *,
+    once: bool,
+    worker_command: Sequence[str],
+    say: Say,
+    service: Service = _NO_SERVICE,
+    pace: Pace = _PACE,
+) -> None:
     """Work for the host for ever, or with `once` until nothing waits for this device.
 
     Must be called from the main thread. Raises NotEnrolledError, AlreadyRunningError and
     DamagedStateError; with `once` also HostAwayError, HostRefusedError and RequestRefusedError.
     """
     identity = home.identity()
-    with home.exclusively(), contextlib.closing(Outbox(home.outbox)) as outbox:
-        agent = Agent(home, identity, outbox, worker_command=worker_command, say=say)
-        if once:
-            agent.attend(watch=False)
-        else:
-            agent.attend_for_ever(Backoff(_uniform), time.sleep)
+    with home.exclusively(), contextlib.closing(SafeOutbox(home.outbox, say)) as outbox:
+        agent = Agent(
+            home,
+            identity,
+            outbox,
+            worker_command=worker_command,
+            say=say,
+            service=service,
+            pace=pace,
+        )
+        try:
+            if once:
+                agent.attend(watch=False)
+                outbox.require_settled()
+            else:
+                agent.attend_for_ever(Backoff(system_uniform), time.sleep)
+        finally:
+            service.stopping()
 
 
 @dataclass(frozen=True)
@@ -121,10 +159,12 @@ class Agent:
         self,
         home: Home,
         identity: Identity,
-        outbox: Outbox,
+        outbox: SafeOutbox,
         *,
         worker_command: Sequence[str],
         say: Say,
+        service: Service = _NO_SERVICE,
+        pace: Pace = _PACE,
     ) -> None:
         limits = home.limits()
         self._home = home
@@ -137,11 +177,17 @@ class Agent:
             limits.worker_address_space_bytes or default_address_space_bytes(total_ram_bytes()),
             home.spool,
             Surroundings(power_sources=lambda: open_power_sources(self._sources)),
+            scan=home.scan_limits(),
+            # A model has no business with the key of the device. The cage follows no link.
+            hidden=(home.identities.resolve(),),
         )
         self._say = say
+        self._service = service
+        self._pace = pace
         self._session_id = os.urandom(16).hex()
         self._boot_id = read_boot_id()
         self._runtimes = probe_runtimes(worker_command)
+        self._guards = probe_guards(worker_command)
         sweep(
             home.spool,
             keep={
@@ -152,6 +198,7 @@ class Agent:
         )
         self._current: _Current | None = None
         self._draining = False
+        self._is_ready = False
         self._lost: AgentError | None = None
         self._complaint = ""
 
@@ -160,8 +207,6 @@ class Agent:
         while True:
             started = time.monotonic()
             try:
-                # It may have been enrolled anew meanwhile.
-                self._identity = self._home.identity()
                 self.attend(watch=True)
                 delay = _DRAINED_SECONDS
             except HostAwayError as error:
@@ -172,7 +217,31 @@ class Agent:
             except (HostRefusedError, RequestRefusedError) as error:
                 delay = _REFUSED_SECONDS
                 self._complain(f"{error}; trying again in {_REFUSED_SECONDS / 60:.0f} minutes")
-            sleep(delay)
+            self._wait(delay, sleep)
+
+    def _wait(self, seconds: float, sleep: Callable[[float], None]) -> None:
+        """Sleep, but not longer than until this device is enrolled anew."""
+        left = seconds
+        while not self._is_enrolled_anew() and left > 0:
+            self._service.alive()
+            self._outbox.settle()
+            nap = min(left, _LOOK_SECONDS)
+            sleep(nap)
+            left -= nap
+
+    def _is_enrolled_anew(self) -> bool:
+        try:
+            found = self._home.identity()
+        except AgentError:
+            # It is being replaced at this moment, or the card is bad: the one in memory serves.
+            return False
+        if found == self._identity:
+            return False
+        if found.device_id != self._identity.device_id:
+            # A job of another host, or of a device that is no more.
+            self._current = None
+        self._identity = found
+        return True
 
     def attend(self, *, watch: bool) -> None:
         """One connection: hand over what waits, say hello, work.
@@ -180,7 +249,7 @@ class Agent:
         Returns when the host drains its agents, or without `watch` when no job waits. Raises
         HostAwayError, HostRefusedError, RequestRefusedError, SessionLostError.
         """
-        link = Link(self._identity)
+        link = Link(self._identity, self._pace)
         try:
             self._attend_over(link, watch=watch)
         except AgentError:
@@ -193,26 +262,43 @@ class Agent:
     def _attend_over(self, link: Link, *, watch: bool) -> None:
         self._draining = False
         self._lost = None
-        for letter in self._outbox.pending():
-            self._offer(link, letter)
-        self._hello(link)
+        try:
+            for letter in self._outbox.pending():
+                self._offer(link, letter)
+            self._hello(link)
+        finally:
+            self._say_ready()
         try:
             if watch:
                 self._obey(link)
             else:
                 self._work_off(link)
+        except (UnprovenLeaseError, MessageTooLargeError):
+            raise
         except (HostRefusedError, RequestRefusedError) as error:
             # A host that was restarted does not know this session: only Hello decides.
             raise SessionLostError(error.code, error.detail) from error
 
+    def _say_ready(self) -> None:
+        """Whatever the host said: an agent whose host is away has started all the same."""
+        if not self._is_ready:
+            self._is_ready = True
+            self._service.ready()
+
     def _hello(self, link: Link) -> None:
-        facts = read_facts(runtimes=self._runtimes, power_sources=power_source_facts(self._sources))
+        facts = read_facts(
+            runtimes=self._runtimes,
+            power_sources=power_source_facts(self._sources),
+            guards=self._guards,
+        )
         welcome = link.hello(self._session_id, VERSION, facts)
         self._complaint = ""
-        self._say(
+        attached = (
             f"attached to {self._identity.address} as {welcome.device_name}"
             f" (genba {welcome.host_version}, protocol {welcome.protocol})"
         )
+        self._say(attached)
+        self._service.status(attached)
 
     def _obey(self, link: Link) -> None:
         inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
@@ -223,7 +309,12 @@ class Agent:
             if self._current is not None:
                 self._work_off(link)
             while not self._draining:
-                message = inbox.get()
+                self._service.alive()
+                try:
+                    message = inbox.get(timeout=_IDLE_SECONDS)
+                except queue.Empty:
+                    self._outbox.settle()
+                    continue
                 if isinstance(message, AgentError):
                     raise message
                 if message.kind is EventKind.JOB_READY:
@@ -247,6 +338,9 @@ class Agent:
                     current.cancellation.request()
                 inbox.put(event)
         except AgentError as error:
+            current = self._current
+            if current is not None and _is_shut_out(error):
+                current.cancellation.request()
             self._lost = error
             inbox.put(error)
 
@@ -254,21 +348,30 @@ class Agent:
         """Finish the job at hand, then claim until nothing waits or the host drains."""
         while True:
             if self._current is None:
-                if self._lost is not None:
-                    raise self._lost
-                lease = None if self._draining else link.claim(self._session_id)
+                lease = self._claim(link)
                 if lease is None:
                     return
                 self._current = _Current(lease, Cancellation())
             self._finish(link, self._current)
             self._current = None
 
+    def _claim(self, link: Link) -> Lease | None:
+        if self._lost is not None:
+            raise self._lost
+        self._outbox.settle()
+        # A device that cannot keep an outcome must not be given the work for another one.
+        if self._draining or self._outbox.owes:
+            return None
+        return link.claim(self._session_id)
+
     def _finish(self, link: Link, current: _Current) -> None:
         lease = current.lease
         self._say(f"job {lease.job_id}: {_doing(lease.spec)}")
-        with _renewed(link, current):
+        self._service.status(f"job {lease.job_id}: {_doing(lease.spec)}")
+        renewal = Renewal(link.renew, lease, current.cancellation, self._service.alive)
+        with renewal.in_background():
             try:
-                outcome = self._outcome(link, current)
+                outcome = self._outcome(link, current, renewal)
             except RequestRefusedError as error:
                 self._say(f"job {lease.job_id}: given up, {error}")
                 return
@@ -277,14 +380,16 @@ class Agent:
             # From here on the outbox answers for the outcome, whatever the link does.
             self._current = None
             self._post(link, letter)
+        self._service.status("waiting for jobs")
 
-    def _outcome(self, link: Link, current: _Current) -> Outcome:
+    def _outcome(self, link: Link, current: _Current, attention: Attention) -> Outcome:
         spec = current.lease.spec
 
         def pull(sha256: str, offset: int) -> Iterator[tuple[int, bytes]]:
             for piece in link.read_blob(sha256, offset):
                 if current.cancellation.requested:
                     raise _PullCancelledError
+                attention.alive()
                 yield piece
 
         try:
@@ -295,21 +400,19 @@ class Agent:
             return Failure(FailureKind.RESOURCE, str(error))
         except _PullCancelledError:
             return Failure(FailureKind.CANCELLED, "the host cancelled the job")
-        return run_job(spec, blobs, self._bench, current.cancellation)
+        except RequestRefusedError as error:
+            if error.code in _OF_THE_LEASE:
+                raise
+            # The lease holds: without an outcome the host would hand it out for ever.
+            return Failure(FailureKind.RESOURCE, f"a file of the job does not come: {error}")
+        return run_job(spec, blobs, self._bench, current.cancellation, attention)
 
     def _fetch_all(self, files: Mapping[str, int], pull: Pull) -> dict[str, Path]:
         """The paths of a job's files, by their sha256. Raises as Cache.fetch does."""
         return {
-            sha256: self._fetch(sha256, size_bytes, pull, files)
+            sha256: self._cache.fetch(sha256, size_bytes, pull, spare=files)
             for sha256, size_bytes in files.items()
         }
-
-    def _fetch(self, sha256: str, size_bytes: int, pull: Pull, spare: Collection[str]) -> Path:
-        try:
-            return self._cache.fetch(sha256, size_bytes, pull, spare=spare)
-        except CorruptBlobError:
-            # What an earlier pull left may have been bad: once more from the start.
-            return self._cache.fetch(sha256, size_bytes, pull, spare=spare)
 
     def _offer(self, link: Link, letter: Letter) -> None:
         """Post a letter; one that breaks by itself waits and holds up neither others nor jobs."""
@@ -336,7 +439,9 @@ class Agent:
                 self._say(f"job {letter.job_id}: the host had its result already")
         if isinstance(outcome, VerifiedOutputs):
             # Also where they were refused: a card is small, and nobody will ask for them again.
-            outcome.outputs_path.unlink(missing_ok=True)
+            # What a disk keeps that has become read-only, the next life sweeps away.
+            with contextlib.suppress(OSError):
+                outcome.outputs_path.unlink(missing_ok=True)
 
     def _with_outputs_sent(self, link: Link, letter: Letter, outputs: VerifiedOutputs) -> Letter:
         """Bring the outputs to the host; without them the letter is of a failure."""
@@ -353,32 +458,16 @@ class Agent:
         if text != self._complaint:
             self._complaint = text
             self._say(text)
+            self._service.status(text)
+
+
+def _is_shut_out(error: AgentError) -> bool:
+    """Whether the host took this device off its list: it wants nothing of it any more."""
+    return isinstance(error, HostRefusedError) and error.code == "UNAUTHENTICATED"
 
 
 class _PullCancelledError(Exception):
     """Ends a pull whose job the host cancelled."""
-
-
-@contextlib.contextmanager
-def _renewed(link: Link, current: _Current) -> Iterator[None]:
-    """Keep the lease alive from a thread while the body works."""
-    done = threading.Event()
-
-    def renew() -> None:
-        while not done.wait(current.lease.seconds / _RENEWALS_PER_LEASE):
-            # A lease that cannot be renewed only means that the host may give the job away; the
-            # outcome counts all the same if it comes first.
-            with contextlib.suppress(AgentError):
-                if link.renew(current.lease.id):
-                    current.cancellation.request()
-
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(_JOIN_SECONDS)
 
 
 def _files_of(spec: Spec) -> dict[str, int]:

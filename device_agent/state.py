@@ -12,6 +12,7 @@ from typing import Any
 
 from device_agent.errors import AlreadyRunningError, DamagedStateError, NotEnrolledError
 from device_agent.files import write_atomically
+from device_agent.scan_limits import ScanLimits
 from device_agent.sensors.base import PowerSettings
 
 DEFAULT_HOME = Path("~/.genba-agent")
@@ -62,6 +63,11 @@ class Home:
         return self.path / "outbox.sqlite"
 
     @property
+    def identities(self) -> Path:
+        """Where the device's key lies: no worker may see it."""
+        return self.path / _IDENTITIES
+
+    @property
     def spool(self) -> Path:
         """Where workers write, and where outputs wait for the host."""
         return self.path / "spool"
@@ -78,14 +84,19 @@ class Home:
     def exclusively(self) -> Iterator[None]:
         """Hold the folder for one running agent; the kernel lets go when the process ends.
 
-        Raises AlreadyRunningError where another process holds it.
+        Raises AlreadyRunningError where another process holds it, and DamagedStateError where the
+        folder cannot be written.
         """
         self.create()
-        with (self.path / "agent.lock").open("a", encoding="ascii") as file:
+        lock = self.path / "agent.lock"
+        with contextlib.ExitStack() as stack:
             try:
+                file = stack.enter_context(lock.open("a", encoding="ascii"))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise AlreadyRunningError(str(self.path)) from error
+            except OSError as error:
+                raise DamagedStateError(str(lock), error.strerror or str(error)) from error
             yield
 
     def is_enrolled(self) -> bool:
@@ -97,7 +108,7 @@ class Home:
         if entry is None:
             raise NotEnrolledError(str(self.path))
         try:
-            folder = self.path / _IDENTITIES / Path(str(entry["folder"])).name
+            folder = self.identities / Path(str(entry["folder"])).name
             return Identity(
                 device_id=str(entry["device_id"]),
                 device_name=str(entry["device_name"]),
@@ -124,6 +135,25 @@ class Home:
                 problem = f"limits.{name} must be a positive whole number"
                 raise DamagedStateError(str(self._config_path), problem)
         return Limits(**entry)
+
+    def scan_limits(self) -> ScanLimits:
+        """What config.json says under "models" about the models that this device takes.
+
+        Raises DamagedStateError for what makes no sense.
+        """
+        entry = self._config().get("models", {})
+        known = {field.name: field.default for field in dataclasses.fields(ScanLimits)}
+        if not isinstance(entry, dict) or set(entry) - known.keys():
+            problem = f"models may hold {', '.join(sorted(known))} and nothing else"
+            raise DamagedStateError(str(self._config_path), problem)
+        for name, value in entry.items():
+            wanted = _wrong_limit(known[name], value)
+            if wanted:
+                problem = f"models.{name} must be {wanted}"
+                raise DamagedStateError(str(self._config_path), problem)
+        if "domains" in entry:
+            entry = {**entry, "domains": tuple(entry["domains"])}
+        return ScanLimits(**entry)
 
     def power_settings(self) -> PowerSettings:
         """What config.json says under "power" about sensors that a person soldered in.
@@ -161,7 +191,7 @@ class Home:
 
         config = self._config()
         name = hashlib.sha256(identity.certificate_pem).hexdigest()[:16]
-        folder = self.path / _IDENTITIES / name
+        folder = self.identities / name
         config["identity"] = {
             "folder": name,
             "device_id": identity.device_id,
@@ -205,6 +235,17 @@ class Home:
         if not isinstance(config, dict):
             raise DamagedStateError(str(self._config_path), "not a JSON object")
         return config
+
+
+def _wrong_limit(default: Any, value: Any) -> str:
+    """What a limit with this default must be, empty where the value is that."""
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "true or false"
+    if isinstance(default, tuple):
+        fits = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        return "" if fits else 'a list of domains like ["", "ai.onnx", "com.microsoft"]'
+    fits = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return "" if fits else "a positive whole number"
 
 
 def _positive_numbers(entry: Any) -> dict[str, float]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Callable
 
+from device_agent.attention import Attention, Inattentive
 from device_agent.canary import run_canary
 from device_agent.errors import JobCancelledError, JobTimeoutError
 from device_agent.processes import Cancellation
@@ -23,6 +24,7 @@ from device_agent.system import LIVE, Roots
 _CANARIES = 5
 # How soon a cancellation is noticed while nothing else happens.
 _NAP_SECONDS = 0.25
+_ALIVE_SECONDS = 1.0
 
 
 def allowed_cpus() -> frozenset[int]:
@@ -73,9 +75,15 @@ class Deadline:
     """The end of a job: its time is up, or its host no longer wants it."""
 
     def __init__(
-        self, surroundings: Surroundings, timeout_seconds: float, cancellation: Cancellation
+        self,
+        surroundings: Surroundings,
+        timeout_seconds: float,
+        cancellation: Cancellation,
+        attention: Attention | None = None,
     ) -> None:
         self._surroundings = surroundings
+        self.attention: Attention = attention or Inattentive()
+        self._alive_at = surroundings.clock()
         self.timeout_seconds = timeout_seconds
         self._ends = surroundings.clock() + timeout_seconds
         self.cancellation = cancellation
@@ -92,9 +100,18 @@ class Deadline:
             raise JobTimeoutError(self.timeout_seconds)
 
     def pause(self, seconds: float) -> None:
-        """Sleep. Raises as `check` does, as soon as there is a reason."""
+        """Sleep, and say about once a second that the job goes on. Raises as `check` does, as soon
+        as there is a reason.
+        """
         until = self._surroundings.clock() + seconds
         self.check()
         while (left := until - self._surroundings.clock()) > 0.0:
             self._surroundings.sleep(min(left, _NAP_SECONDS))
+            self._say_alive()
             self.check()
+
+    def _say_alive(self) -> None:
+        now = self._surroundings.clock()
+        if now >= self._alive_at:
+            self._alive_at = now + _ALIVE_SECONDS
+            self.attention.alive()

@@ -46,6 +46,16 @@ LIVE = Roots()
 
 
 @dataclass(frozen=True)
+class GuardFacts:
+    """One of the walls around a worker: how it is built here, or the reason why it is not."""
+
+    name: str
+    works: bool
+    how: str
+    why_not: str
+
+
+@dataclass(frozen=True)
 class DeviceFacts:
     """What a device is. Absent is None."""
 
@@ -65,6 +75,7 @@ class DeviceFacts:
     cpu_max_hertz: float | None
     runtimes: tuple[RuntimeFacts, ...] = ()
     power_sources: tuple[PowerSourceFacts, ...] = ()
+    guards: tuple[GuardFacts, ...] = ()
 
 
 def read_facts(
@@ -72,6 +83,7 @@ def read_facts(
     *,
     runtimes: tuple[RuntimeFacts, ...] = (),
     power_sources: tuple[PowerSourceFacts, ...] = (),
+    guards: tuple[GuardFacts, ...] = (),
 ) -> DeviceFacts:
     """The machine as it is now, together with what was probed before.
 
@@ -98,6 +110,7 @@ def read_facts(
         cpu_max_hertz=_max_hertz(roots),
         runtimes=runtimes,
         power_sources=power_sources,
+        guards=guards,
     )
 
 

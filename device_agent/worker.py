@@ -1,7 +1,10 @@
-"""The child process: one piece of work and one line of JSON.
+"""The child process: one piece of work, answered by one line of JSON.
 
-    worker measure|energy|verify|profile|reference REQUEST     REQUEST: device_agent.requests
+    worker measure|energy|verify|profile|reference|guards REQUEST     REQUEST: device_agent.requests
     worker probe RUNTIME
+
+Marks of its stages come before the answer, and it stands still between timed blocks until it hears
+a byte on standard input (device_agent.stages).
 
 A crash here is a result, not the agent's end.
 """
@@ -17,8 +20,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
+from device_agent.cage.confine import confine
+from device_agent.cage.limits import forbid_core_dumps
 from device_agent.codec import from_json, to_tagged_json
-from device_agent.confine import confine, forbid_core_dumps
 from device_agent.errors import AgentError, ModelRejectedError, NoRuntimeError, ResourceError
 from device_agent.instruments import LIVE, Instruments
 from device_agent.measuring import MAX_SAMPLES, Share, time_alone, time_blocks, warm_up
@@ -26,6 +30,8 @@ from device_agent.requests import (
     Answer,
     EnergyPhases,
     EnergyRequest,
+    Guards,
+    GuardsRequest,
     MeasuredProcess,
     MeasureRequest,
     ProfileRequest,
@@ -37,6 +43,7 @@ from device_agent.requests import (
 )
 from device_agent.runtimes.base import LoadedModel, Runtime, RuntimeFacts
 from device_agent.runtimes.catalogue import LIBRARIES
+from device_agent.stages import Line, Stage
 from device_agent.work import (
     Failure,
     FailureKind,
@@ -70,19 +77,21 @@ def main(argv: Sequence[str] | None = None, instruments: Instruments = LIVE) -> 
     SensorUnavailableError where the memory of this process cannot be read.
     """
     answer = _take_stdout()
+    line = Line(answer, _take_stdin())
+    tools = dataclasses.replace(instruments, begin=line.begin, pause=line.pause)
     arguments = list(sys.argv[1:] if argv is None else argv)
     if len(arguments) != 2 or arguments[0] not in (*_TASKS, "probe"):
         sys.stderr.write(f"usage: worker {'|'.join(_TASKS)} REQUEST | worker probe RUNTIME\n")
         return 2
     if arguments[0] == "probe":
         forbid_core_dumps()
-        line = json.dumps(dataclasses.asdict(probe(arguments[1], instruments)))
+        text = json.dumps(dataclasses.asdict(probe(arguments[1], tools)))
     else:
         request_class, task = _TASKS[arguments[0]]
         request = from_json(request_class, arguments[1])
-        line = to_tagged_json(_confined(request, task, instruments))
+        text = to_tagged_json(_confined(request, task, tools))
     with os.fdopen(answer, "w", encoding="utf-8") as stream:
-        stream.write(line + "\n")
+        stream.write(text + "\n")
     return 0
 
 
@@ -108,7 +117,8 @@ def _confined(
     request: Any, task: Callable[[Any, Instruments], Answer], tools: Instruments
 ) -> Answer:
     def work() -> Answer:
-        confine(request.confinement)
+        if not isinstance(request, GuardsRequest):
+            confine(request.confinement)
         # The collector runs at moments of its own choice, which must not fall into a sample.
         gc.disable()
         return task(request, tools)
@@ -136,8 +146,10 @@ def _measure(request: MeasureRequest, tools: Instruments) -> MeasuredProcess:
     base = tools.memory.now()
     model, load_seconds = _load(runtime, request, tools)
     loaded = tools.memory.now()
+    tools.begin(Stage.FIRST_INFERENCE)
     model.make_inputs(_SEED, request.run.input_shapes)
     first_inference_seconds = _seconds(model.run, tools)
+    tools.begin(Stage.WARM_UP)
     peak_runs = _run_to_peak(model, tools, request.budget_seconds * _PEAK_SHARE)
     used = tools.memory.now()
     memory = Memory(
@@ -153,6 +165,7 @@ def _measure(request: MeasureRequest, tools: Instruments) -> MeasuredProcess:
     overhead = _call_overhead_seconds(runtime, tools)
     share = Share(request.plan, request.min_samples, request.budget_seconds, tools.clock())
     warmup = warm_up(model.run, share, tools.clock)
+    tools.begin(Stage.MEASURE)
     blocks = time_blocks(
         model.run,
         reference.run,
@@ -185,12 +198,14 @@ def _run_to_peak(model: LoadedModel, tools: Instruments, seconds: float) -> int:
 
 
 def _energy(request: EnergyRequest, tools: Instruments) -> EnergyPhases:
-    from device_agent.energy import run_phases
+    from device_agent.energy import Timer, run_phases
 
     runtime = _open(request, tools)
     model, _ = _load(runtime, request, tools)
+    tools.begin(Stage.FIRST_INFERENCE)
     model.make_inputs(_SEED, request.run.input_shapes)
     model.run()
+    tools.begin(Stage.ENERGY)
     loaded_ns = 0
 
     def load(seconds: float) -> None:
@@ -205,9 +220,9 @@ def _energy(request: EnergyRequest, tools: Instruments) -> EnergyPhases:
         windows=request.windows,
         window_seconds=request.window_seconds,
         paced_hertz=request.paced_hertz,
-        clock=tools.monotonic_seconds,
-        sleep=tools.sleep,
+        timer=Timer(tools.monotonic_seconds, tools.sleep),
         load=load,
+        pause=tools.pause,
     )
     used_ns = tools.process_clock() - started_ns - loaded_ns
     return EnergyPhases(phases, _cpu_utilisation(phases, used_ns * _NANO))
@@ -233,18 +248,22 @@ def _verify(request: VerifyRequest, tools: Instruments) -> VerifiedFile:
 
     runtime = _open(request, tools)
     model, _ = _load(runtime, request, tools)
+    tools.begin(Stage.RUN)
     examples = verify(model, request.inputs_path, request.outputs_path)
     return VerifiedFile(_setup(runtime, model), examples)
 
 
 def _profile(request: ProfileRequest, tools: Instruments) -> Profile:
+    scratch = request.confinement.scratch
+    if scratch is None:
+        raise ResourceError("a profile needs a folder for the runtime's trace")
     runtime = _open(request, tools)
-    # Loaded as a measurement loads it, for the options; the profiled session is another one.
-    model, _ = _load(runtime, request, tools)
-    options = model.options
-    del model
+    # Options are set before a model is looked at, so any model tells them as a measurement would.
+    plain = dataclasses.replace(request.run, input_shapes=())
+    options = runtime.load(runtime.reference_path, plain).options
+    tools.begin(Stage.RUN)
     run_seconds, operators = runtime.profile(
-        request.model_path, request.run, runs=request.runs, scratch=request.scratch_folder
+        request.model_path, request.run, runs=request.runs, scratch=scratch
     )
     return Profile(
         runtime=request.run.runtime,
@@ -256,6 +275,12 @@ def _profile(request: ProfileRequest, tools: Instruments) -> Profile:
         run_seconds=run_seconds,
         operators=operators,
     )
+
+
+def _guards(request: GuardsRequest, _tools: Instruments) -> Guards:
+    from device_agent.cage.trial import try_guards
+
+    return try_guards(request)
 
 
 def _reference_run(request: ReferenceRequest, tools: Instruments) -> ReferenceRun:
@@ -281,6 +306,7 @@ _TASKS: Mapping[str, tuple[type[Any], Callable[[Any, Instruments], Answer]]] = {
     "verify": (VerifyRequest, _verify),
     "profile": (ProfileRequest, _profile),
     "reference": (ReferenceRequest, _reference_run),
+    "guards": (GuardsRequest, _guards),
 }
 
 
@@ -299,12 +325,14 @@ def _open(request: Any, tools: Instruments) -> Runtime:
     runtime = tools.open_runtime(request.run.runtime)
     if request.run.threads < 1:
         raise ResourceError(f"a model runs on at least one thread, not on {request.run.threads}")
-    runtime.scan(request.model_path)
+    tools.begin(Stage.SCAN)
+    runtime.scan(request.model_path, request.confinement.scan)
     return runtime
 
 
 def _load(runtime: Runtime, request: Any, tools: Instruments) -> tuple[LoadedModel, float]:
     """The model of a request, and the seconds that loading it took."""
+    tools.begin(Stage.LOAD)
     started = tools.clock()
     model = runtime.load(request.model_path, request.run)
     return model, (tools.clock() - started) * _NANO
@@ -357,6 +385,15 @@ def _take_stdout() -> int:
     answer = os.dup(1)
     os.dup2(2, 1)
     return answer
+
+
+def _take_stdin() -> int:
+    """A descriptor of our own to hear by; libraries find nothing on standard input."""
+    ear = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return ear
 
 
 if __name__ == "__main__":

@@ -25,6 +25,16 @@ class PowerSource:
 
 
 @dataclass(frozen=True)
+class Guard:
+    """One of the walls around the processes that run models there, or the reason why it is not."""
+
+    name: str
+    works: bool
+    how: str
+    why_not: str
+
+
+@dataclass(frozen=True)
 class DeviceFacts:
     """What a device is, as its agent reads it. Absent is None."""
 
@@ -44,6 +54,7 @@ class DeviceFacts:
     cpu_max_hertz: float | None
     runtimes: tuple[Runtime, ...] = ()
     power_sources: tuple[PowerSource, ...] = ()
+    guards: tuple[Guard, ...] = ()
 
     def runtime(self, name: str) -> Runtime | None:
         """The runtime of that name if the device has it and it works there."""
@@ -52,7 +63,10 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class Device:
-    """A registered machine. `id` is for ever; `name` is for people and unique."""
+    """A registered machine. `id` is for ever; `name` is for people and unique.
+
+    A revoked device may not connect until it enrols again; its history stays its own.
+    """
 
     id: str
     name: str
@@ -61,6 +75,7 @@ class Device:
     last_seen_at: datetime | None = None
     agent_version: str | None = None
     facts: DeviceFacts | None = field(default=None, repr=False)
+    revoked_at: datetime | None = None
 
 
 @dataclass(frozen=True)

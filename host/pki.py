@@ -27,6 +27,7 @@ from host.errors import GenbaError, UsageError
 SERVER_NAME = "genba-host"
 """The name in every certificate of a host: devices check it instead of an address."""
 CSR_MAX_BYTES = 16 * 1024
+LEASE_PREFIX = b"genba-lease/1\n"
 _NOT_BEFORE = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_AFTER = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _KEY_FILE, _CERTIFICATE_FILE = "ca.key", "ca.crt"
@@ -221,6 +222,13 @@ class CertificateAuthority:
             .sign(self.key, hashes.SHA256())
             .public_bytes(serialization.Encoding.PEM)
         )
+
+    def sign_lease(self, lease: bytes) -> bytes:
+        """ECDSA with SHA-256 in DER (RFC 3279 section 2.2.3) over a serialised lease.
+
+        The prefix keeps it apart from certificates, which the same key signs.
+        """
+        return self.key.sign(LEASE_PREFIX + lease, ec.ECDSA(hashes.SHA256()))
 
     def _leaf(
         self, subject: x509.Name, key: ec.EllipticCurvePublicKey, purpose: x509.ObjectIdentifier

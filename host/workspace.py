@@ -168,10 +168,14 @@ class Workspace:
         """Where the keys lie."""
         return self.root / PKI_FOLDER
 
+    @property
+    def store_place(self) -> str | Path:
+        """The URL of the store, or the path of its SQLite file."""
+        return self.settings.store.url or self.root / STORE_FILE
+
     def open_store(self, now: Callable[[], datetime] = utc_now) -> Store:
         """The store of this workspace. Raises StoreError or StoreUrlError."""
-        place = self.settings.store.url or self.root / STORE_FILE
-        return Store.open(place, blobs_folder=self.blobs_folder, now=now)
+        return Store.open(self.store_place, blobs_folder=self.blobs_folder, now=now)
 
     def authority(self) -> CertificateAuthority:
         """The certificate authority of this workspace. Raises PkiError."""

@@ -149,6 +149,7 @@ class DeviceFacts(google.protobuf.message.Message):
     CPU_MAX_HERTZ_FIELD_NUMBER: builtins.int
     RUNTIMES_FIELD_NUMBER: builtins.int
     POWER_SOURCES_FIELD_NUMBER: builtins.int
+    GUARDS_FIELD_NUMBER: builtins.int
     hostname: builtins.str
     machine: builtins.str
     pointer_bits: builtins.int
@@ -168,6 +169,8 @@ class DeviceFacts(google.protobuf.message.Message):
     def runtimes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RuntimeFacts]: ...
     @property
     def power_sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PowerSourceFacts]: ...
+    @property
+    def guards(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___GuardFacts]: ...
     def __init__(
         self,
         *,
@@ -187,9 +190,10 @@ class DeviceFacts(google.protobuf.message.Message):
         cpu_max_hertz: builtins.float | None = ...,
         runtimes: collections.abc.Iterable[global___RuntimeFacts] | None = ...,
         power_sources: collections.abc.Iterable[global___PowerSourceFacts] | None = ...,
+        guards: collections.abc.Iterable[global___GuardFacts] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing_extensions.Literal["_cpu_cores_physical", b"_cpu_cores_physical", "_cpu_max_hertz", b"_cpu_max_hertz", "_governor", b"_governor", "_temperature_celsius", b"_temperature_celsius", "cpu_cores_physical", b"cpu_cores_physical", "cpu_max_hertz", b"cpu_max_hertz", "governor", b"governor", "temperature_celsius", b"temperature_celsius"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["_cpu_cores_physical", b"_cpu_cores_physical", "_cpu_max_hertz", b"_cpu_max_hertz", "_governor", b"_governor", "_temperature_celsius", b"_temperature_celsius", "cpu_cores_logical", b"cpu_cores_logical", "cpu_cores_physical", b"cpu_cores_physical", "cpu_flags", b"cpu_flags", "cpu_max_hertz", b"cpu_max_hertz", "cpu_model", b"cpu_model", "governor", b"governor", "hostname", b"hostname", "kernel", b"kernel", "machine", b"machine", "os_name", b"os_name", "pointer_bits", b"pointer_bits", "power_sources", b"power_sources", "python_version", b"python_version", "ram_bytes", b"ram_bytes", "runtimes", b"runtimes", "temperature_celsius", b"temperature_celsius"]) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_cpu_cores_physical", b"_cpu_cores_physical", "_cpu_max_hertz", b"_cpu_max_hertz", "_governor", b"_governor", "_temperature_celsius", b"_temperature_celsius", "cpu_cores_logical", b"cpu_cores_logical", "cpu_cores_physical", b"cpu_cores_physical", "cpu_flags", b"cpu_flags", "cpu_max_hertz", b"cpu_max_hertz", "cpu_model", b"cpu_model", "governor", b"governor", "guards", b"guards", "hostname", b"hostname", "kernel", b"kernel", "machine", b"machine", "os_name", b"os_name", "pointer_bits", b"pointer_bits", "power_sources", b"power_sources", "python_version", b"python_version", "ram_bytes", b"ram_bytes", "runtimes", b"runtimes", "temperature_celsius", b"temperature_celsius"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing_extensions.Literal["_cpu_cores_physical", b"_cpu_cores_physical"]) -> typing_extensions.Literal["cpu_cores_physical"] | None: ...
     @typing.overload
@@ -251,6 +255,34 @@ class PowerSourceFacts(google.protobuf.message.Message):
     def ClearField(self, field_name: typing_extensions.Literal["name", b"name", "why_not", b"why_not", "works", b"works"]) -> None: ...
 
 global___PowerSourceFacts = PowerSourceFacts
+
+@typing_extensions.final
+class GuardFacts(google.protobuf.message.Message):
+    """One of the walls around a worker, as tried in a child process."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    WORKS_FIELD_NUMBER: builtins.int
+    HOW_FIELD_NUMBER: builtins.int
+    WHY_NOT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"network", "files", "system-calls" """
+    works: builtins.bool
+    how: builtins.str
+    """"own network namespace" """
+    why_not: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        works: builtins.bool = ...,
+        how: builtins.str = ...,
+        why_not: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["how", b"how", "name", b"name", "why_not", b"why_not", "works", b"works"]) -> None: ...
+
+global___GuardFacts = GuardFacts
 
 @typing_extensions.final
 class WatchRequest(google.protobuf.message.Message):
@@ -323,19 +355,51 @@ class ClaimReply(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LEASE_FIELD_NUMBER: builtins.int
+    SIGNED_FIELD_NUMBER: builtins.int
     @property
     def lease(self) -> global___Lease:
-        """unset: nothing waits for this device"""
+        """Both unset: nothing waits for this device. A device that holds a lease gets that one again.
+        for agents of protocol 2
+        """
+    @property
+    def signed(self) -> global___SignedLease:
+        """from protocol 3 on, agents look at this alone"""
     def __init__(
         self,
         *,
         lease: global___Lease | None = ...,
+        signed: global___SignedLease | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing_extensions.Literal["_lease", b"_lease", "lease", b"lease"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["_lease", b"_lease", "lease", b"lease"]) -> None: ...
+    def HasField(self, field_name: typing_extensions.Literal["_lease", b"_lease", "_signed", b"_signed", "lease", b"lease", "signed", b"signed"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing_extensions.Literal["_lease", b"_lease", "_signed", b"_signed", "lease", b"lease", "signed", b"signed"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing_extensions.Literal["_lease", b"_lease"]) -> typing_extensions.Literal["lease"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing_extensions.Literal["_signed", b"_signed"]) -> typing_extensions.Literal["signed"] | None: ...
 
 global___ClaimReply = ClaimReply
+
+@typing_extensions.final
+class SignedLease(google.protobuf.message.Message):
+    """Proves that the owner of the host's keys asked for a job, whoever carries the message."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    lease: builtins.bytes
+    """a serialised Lease"""
+    signature: builtins.bytes
+    """ECDSA P-256 with SHA-256 in DER, by the CA's key, of"""
+    def __init__(
+        self,
+        *,
+        lease: builtins.bytes = ...,
+        signature: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["lease", b"lease", "signature", b"signature"]) -> None: ...
+
+global___SignedLease = SignedLease
 
 @typing_extensions.final
 class Lease(google.protobuf.message.Message):
@@ -349,6 +413,7 @@ class Lease(google.protobuf.message.Message):
     VERIFY_FIELD_NUMBER: builtins.int
     PROFILE_FIELD_NUMBER: builtins.int
     PROBE_FIELD_NUMBER: builtins.int
+    DEVICE_ID_FIELD_NUMBER: builtins.int
     lease_id: builtins.str
     job_id: builtins.str
     attempt: builtins.int
@@ -361,6 +426,8 @@ class Lease(google.protobuf.message.Message):
     def profile(self) -> global___ProfileSpec: ...
     @property
     def probe(self) -> global___ProbeSpec: ...
+    device_id: builtins.str
+    """a lease of another device is refused"""
     def __init__(
         self,
         *,
@@ -372,9 +439,10 @@ class Lease(google.protobuf.message.Message):
         verify: global___VerifySpec | None = ...,
         profile: global___ProfileSpec | None = ...,
         probe: global___ProbeSpec | None = ...,
+        device_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing_extensions.Literal["measure", b"measure", "probe", b"probe", "profile", b"profile", "task", b"task", "verify", b"verify"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing_extensions.Literal["attempt", b"attempt", "job_id", b"job_id", "lease_id", b"lease_id", "lease_seconds", b"lease_seconds", "measure", b"measure", "probe", b"probe", "profile", b"profile", "task", b"task", "verify", b"verify"]) -> None: ...
+    def ClearField(self, field_name: typing_extensions.Literal["attempt", b"attempt", "device_id", b"device_id", "job_id", b"job_id", "lease_id", b"lease_id", "lease_seconds", b"lease_seconds", "measure", b"measure", "probe", b"probe", "profile", b"profile", "task", b"task", "verify", b"verify"]) -> None: ...
     def WhichOneof(self, oneof_group: typing_extensions.Literal["task", b"task"]) -> typing_extensions.Literal["measure", "verify", "profile", "probe"] | None: ...
 
 global___Lease = Lease

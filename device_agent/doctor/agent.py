@@ -1,4 +1,6 @@
-"""The agent's own footing: its Python, its identity, its runtimes and the date."""
+"""The agent's own footing: its Python, its identity, its runtimes, the cage around its workers and
+the date.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,21 @@ from collections.abc import Iterator
 
 from device_agent.doctor.checkup import Check, Look, Patient, State
 from device_agent.errors import AgentError
+from device_agent.requests import FILES, MEMORY, NETWORK, SYSTEM_CALLS
 
 _FIRST_YEAR = 2020
+_NAMESPACES = "sudo sysctl -w user.max_user_namespaces=1000 kernel.unprivileged_userns_clone=1"
+_FILTER = "a kernel with CONFIG_SECCOMP_FILTER, and a container without --security-opt seccomp"
+# What a missing wall lets a model do, and what puts it up.
+_MISSING_GUARDS = {
+    NETWORK: ("reach the plant's network", f"{_NAMESPACES}, or {_FILTER}"),
+    FILES: (
+        "change this user's files and read the device's key",
+        f"a kernel since 5.13 with CONFIG_SECURITY_LANDLOCK, or {_NAMESPACES}",
+    ),
+    SYSTEM_CALLS: ("start processes and disturb others of this user", _FILTER),
+    MEMORY: ("take all memory", "a kernel that keeps to RLIMIT_AS (ulimit -v)"),
+}
 
 
 def _python(_: Patient) -> Iterator[Check]:
@@ -61,6 +76,16 @@ def _runtimes(patient: Patient) -> Iterator[Check]:
         )
 
 
+def _guards(patient: Patient) -> Iterator[Check]:
+    for guard in patient.guards:
+        name = f"guard {guard.name}"
+        if guard.works:
+            yield Check(name, State.OK, guard.how)
+            continue
+        meaning, mend = _MISSING_GUARDS[guard.name]
+        yield Check(name, State.WARN, guard.why_not, f"a hostile model could {meaning}", mend)
+
+
 def _calendar(patient: Patient) -> Iterator[Check]:
     today = patient.today()
     if today.year >= _FIRST_YEAR:
@@ -75,4 +100,4 @@ def _calendar(patient: Patient) -> Iterator[Check]:
     )
 
 
-LOOKS: tuple[Look, ...] = (_python, _enrolment, _runtimes, _calendar)
+LOOKS: tuple[Look, ...] = (_python, _enrolment, _runtimes, _guards, _calendar)

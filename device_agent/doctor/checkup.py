@@ -16,6 +16,7 @@ from device_agent.runtimes.base import RuntimeFacts
 from device_agent.sensors.base import PowerSourceFacts
 from device_agent.state import Home
 from device_agent.surroundings import Surroundings
+from device_agent.system import GuardFacts
 
 MEBI = 1 << 20
 
@@ -48,6 +49,7 @@ class Patient:
     home: Home
     runtimes: tuple[RuntimeFacts, ...]
     power_sources: tuple[PowerSourceFacts, ...]
+    guards: tuple[GuardFacts, ...] = ()
     around: Surroundings = field(default_factory=Surroundings)
     today: Callable[[], dt.date] = lambda: dt.datetime.now(dt.timezone.utc).date()
     online_cpus: int = field(default_factory=lambda: os.cpu_count() or 1)

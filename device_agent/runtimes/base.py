@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from device_agent.scan_limits import ScanLimits
 from device_agent.work import InputShape, ModelRun, OperatorTime
 
 
@@ -74,7 +75,7 @@ class Runtime(Protocol):
     def reference_path(self) -> Path:
         """The reference model that is shipped with the agent for this runtime."""
 
-    def scan(self, path: Path) -> None:
+    def scan(self, path: Path, limits: ScanLimits) -> None:
         """Refuse a file that must not reach the library. Raises ModelRejectedError."""
 
     def load(self, path: Path, run: ModelRun) -> LoadedModel:

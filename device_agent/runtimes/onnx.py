@@ -14,6 +14,7 @@ from device_agent.runtimes.inputs import check_arrays, make_up, resolve_shapes
 from device_agent.runtimes.onnx_trace import operator_times
 from device_agent.runtimes.options import read_options
 from device_agent.runtimes.refusals import brief, refusal, refuse_numpy_clash
+from device_agent.scan_limits import ScanLimits
 from device_agent.work import InputShape, ModelRun, OperatorTime
 
 _DTYPES = {
@@ -79,8 +80,8 @@ class OnnxRuntime:
     def reference_path(self) -> Path:
         return REFERENCE_FOLDER / "reference.onnx"
 
-    def scan(self, path: Path) -> None:
-        scan_file(path)
+    def scan(self, path: Path, limits: ScanLimits) -> None:
+        scan_file(path, limits)
 
     def load(self, path: Path, run: ModelRun) -> OnnxModel:
         settings = _settings(run)

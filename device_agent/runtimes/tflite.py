@@ -18,6 +18,7 @@ from device_agent.runtimes.inputs import Shape, check_arrays, make_up, resolve_s
 from device_agent.runtimes.options import read_options
 from device_agent.runtimes.refusals import brief, refusal, refuse_numpy_clash
 from device_agent.runtimes.tflite_library import TFLITE_RUNTIME, TfliteLibrary, choose_library
+from device_agent.scan_limits import ScanLimits
 from device_agent.work import InputShape, ModelRun, OperatorTime
 
 _OPTIONS = {"xnnpack": ("1", "0")}
@@ -51,8 +52,8 @@ class TfliteRuntime:
     def reference_path(self) -> Path:
         return REFERENCE_FOLDER / "reference.tflite"
 
-    def scan(self, path: Path) -> None:
-        tflite_scan.scan_file(path)
+    def scan(self, path: Path, limits: ScanLimits) -> None:
+        tflite_scan.scan_file(path, limits)
 
     def load(self, path: Path, run: ModelRun) -> TfliteModel:
         xnnpack = read_options(self.name, run.options, _OPTIONS)["xnnpack"]

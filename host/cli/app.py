@@ -7,9 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from host.cli.agent_bundle import agent_bundle
+from host.cli.audit import audit_app
 from host.cli.bundle import bundle_app
 from host.cli.device import device_app
 from host.cli.front import front_app
+from host.cli.job import job_app
 from host.cli.measure import measure
 from host.cli.measurements import measurements_app
 from host.cli.search import search_app
@@ -30,13 +33,16 @@ app = typer.Typer(
 )
 app.command()(init)
 app.command()(serve)
-app.add_typer(device_app, name="device", help="Enrol, list, probe, meter and remove devices.")
+app.add_typer(device_app, name="device", help="Enrol, list, probe, meter, revoke, remove.")
+app.add_typer(job_app, name="job", help="List, show and cancel what devices are asked to do.")
 app.command()(measure)
 app.add_typer(measurements_app, name="measurements", help="List, show and compare measurements.")
 app.command()(verify)
 app.add_typer(search_app, name="search", help="Run and resume studies.")
 app.add_typer(front_app, name="front", help="Show what a study found.")
 app.add_typer(bundle_app, name="bundle", help="Inspect and verify bundles.")
+app.command("agent-bundle")(agent_bundle)
+app.add_typer(audit_app, name="audit", help="Show, verify and export who did what.")
 
 
 def _show_version(wanted: bool) -> None:

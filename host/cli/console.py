@@ -1,13 +1,21 @@
 """Where tables, JSON and notes go."""
 
 import json
+import re
 import sys
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
+UNKNOWN = "–"
 _WIDTH_OF_FILES = 140
+# [2001:db8::7]:52114 or 192.0.2.7:52114
+_WITH_PORT = re.compile(r"(?:\[(?P<address>[^\]]+)\]|(?P<bare>[^:\s]+)):[0-9]+")
+_UNITS = (("d", 86_400.0), ("h", 3600.0), ("min", 60.0))
 
 
 def table_console() -> "Console":
@@ -26,6 +34,42 @@ def print_json(value: Any) -> None:
 def print_json_line(value: Any) -> None:
     """One line of JSON on standard output, at once."""
     print(json.dumps(value, ensure_ascii=False), flush=True)
+
+
+def plain_table() -> "Table":
+    """A table without lines around it."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def iso(moment: datetime | None) -> str | None:
+    """The moment for programs."""
+    return None if moment is None else moment.isoformat()
+
+
+def local(moment: datetime | None) -> str:
+    """The moment as a clock on the wall here shows it."""
+    return UNKNOWN if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def lasted(since: datetime, now: datetime) -> str:
+    """The time between the two in its largest unit, such as "12 s"; never below 0."""
+    seconds = max(0.0, (now - since).total_seconds())
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def peer_address(peer: str) -> str:
+    """The address alone of where a call came from, without scheme and port."""
+    if not peer:
+        return "an unknown address"
+    place = unquote(peer).removeprefix("ipv4:").removeprefix("ipv6:")
+    found = _WITH_PORT.fullmatch(place)
+    return place if found is None else found["address"] or found["bare"]
 
 
 def note(sentence: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from host.device import DeviceFacts, PowerSource, Runtime
+from host.device import DeviceFacts, Guard, PowerSource, Runtime
 from host.gateway.checks import (
     MessageError,
     amount,
@@ -86,6 +86,7 @@ def facts_from_pb(message: pb.DeviceFacts) -> DeviceFacts:
         power_sources=tuple(
             PowerSource(text(p.name), p.works, text(p.why_not)) for p in m.power_sources
         ),
+        guards=tuple(Guard(text(g.name), g.works, text(g.how), text(g.why_not)) for g in m.guards),
     )
 
 
@@ -94,6 +95,7 @@ def lease_to_pb(lease: Lease) -> pb.Lease:
     spec = lease.job.spec
     message = pb.Lease(
         lease_id=lease.lease_id,
+        device_id=lease.job.device_id,
         job_id=lease.job.id,
         attempt=lease.attempt,
         lease_seconds=lease.lease_seconds,

@@ -1,6 +1,5 @@
 """What a device measured, from its message to plain values; every number is checked."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from host.gateway.checks import (
@@ -187,20 +186,11 @@ def _block(b: pb.Block, runs_per_sample: int) -> Block:
         reference_cpu_seconds=seconds_of_ticks(
             "reference_cpu_ticks", b.reference_cpu_ticks, least=0
         ),
-        latency_seconds=_per_run("latency_ticks", latency, runs_per_sample, least=1),
-        cpu_seconds=_per_run("cpu_ticks", b.cpu_ticks, runs_per_sample, least=0),
+        latency_seconds=seconds_of_ticks("latency_ticks", latency, least=1, runs=runs_per_sample),
+        cpu_seconds=seconds_of_ticks("cpu_ticks", b.cpu_ticks, least=0, runs=runs_per_sample),
         run_delay_seconds=delays if delay_known else None,
         involuntary_switches=optional(b, "involuntary_switches", count),
         steal_seconds=optional(b, "steal_seconds", duration),
-    )
-
-
-def _per_run(
-    name: str, ticks: Sequence[int], runs_per_sample: int, *, least: int
-) -> tuple[float, ...]:
-    """Seconds of one run from the ticks of whole samples."""
-    return tuple(
-        seconds / runs_per_sample for seconds in seconds_of_ticks(name, ticks, least=least)
     )
 
 

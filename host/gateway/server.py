@@ -4,6 +4,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,10 +15,15 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
+from host.device import Device
 from host.errors import GenbaError
+from host.gateway.calculator import Calculators
+from host.gateway.callers import Callers
+from host.gateway.enrolment import EnrolmentServicer
+from host.gateway.ledger import Ledger
 from host.gateway.metering import Metering
 from host.gateway.reports import Reports
-from host.gateway.servicer import CHUNK_BYTES, EnrolmentServicer, FleetServicer
+from host.gateway.servicer import CHUNK_BYTES, FleetServicer, Host
 from host.gateway.watch import POLL_SECONDS, FleetWatch
 from host.job import LEASE_SECONDS
 from host.pki import ServerIdentity
@@ -36,9 +42,15 @@ _OPTIONS = (
     # Finds out within a minute that a device was unplugged.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # Newer versions of grpcio give every ping a minute unless this is set too.
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    # A device has one stream that lasts, and a few calls beside it.
+    ("grpc.max_concurrent_streams", 32),
     # A second process must not share the port unnoticed.
     ("grpc.so_reuseport", 0),
 )
+# One core is for the devices; the statistics of a few hundred reports a second fill the next.
+_CALCULATORS = max(1, min(4, (os.cpu_count() or 1) - 1))
 _log = logging.getLogger("genba.gateway")
 
 
@@ -78,14 +90,17 @@ class Gateway:
     enrolment_port: int
     pace: Pace
     _servers: tuple[grpc.aio.Server, ...]
-    _watch: FleetWatch
-    _reports: Reports
+    _host: Host
+    _fleet: FleetServicer
+    _calculators: Calculators | None
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Serve until `stop` is set; then tell the devices, and give calls a grace."""
+        """Serve until `stop` is set. Then no job is given any more and the devices are told to go;
+        what they report meanwhile is still kept. Leases live on: the next gateway takes the rest.
+        """
         for server in self._servers:
             await server.start()
-        polling = asyncio.create_task(self._watch.run())
+        polling = asyncio.create_task(self._host.watch.run())
         try:
             ready()
             stopping = asyncio.create_task(stop.wait())
@@ -93,39 +108,64 @@ class Gateway:
             if polling.done():
                 polling.result()  # a gateway that no longer looks into the store must not go on
         finally:
-            await self._watch.drain()
+            self._host.watch.drain()
             await asyncio.gather(
                 *(server.stop(self.pace.grace_seconds) for server in self._servers)
             )
             polling.cancel()
             await asyncio.gather(polling, return_exceptions=True)
-            await asyncio.to_thread(self._reports.close)
+            await self._fleet.finish()
+            await asyncio.to_thread(self._host.ledger.close)
+            self._host.reports.close()
+            if self._calculators is not None:
+                await asyncio.to_thread(self._calculators.close)
 
 
 def make_gateway(
-    workspace: Workspace, store: Store, listen: Listen, pace: Pace = Pace()
+    workspace: Workspace,
+    store: Store,
+    listen: Listen,
+    pace: Pace = Pace(),
+    *,
+    calculators: int = 0,
 ) -> Gateway:
     """Build a gateway inside the running event loop; nothing is served yet.
 
-    Raises GatewayError where a port cannot be had, and PkiError.
+    Reports are evaluated in so many processes of their own, or in a thread. Raises GatewayError
+    where a port cannot be had, and PkiError.
     """
     authority = workspace.authority()
-    watch = FleetWatch(store, pace.poll_seconds)
+    ledger = Ledger(store, max(1, calculators))
+    children = Calculators(workspace.store_place, workspace.blobs_folder) if calculators else None
+
+    async def look_up(spki_sha256: str) -> Device | None:
+        return await ledger.read(store.devices.by_spki, spki_sha256)
+
+    callers = Callers(look_up, asyncio.get_running_loop().time)
+    host = Host(
+        store=store,
+        ledger=ledger,
+        callers=callers,
+        watch=FleetWatch(store, ledger, callers, pace.poll_seconds),
+        reports=Reports(store, Metering(store), None if children is None else children.evaluated),
+        authority=authority,
+        version=version("genba"),
+        lease_seconds=pace.lease_seconds,
+    )
     fleet_server = grpc.aio.server(options=_OPTIONS)
-    reports = Reports(store, Metering(store))
-    fleet = FleetServicer(store, watch, reports, version("genba"), pace.lease_seconds)
+    fleet = FleetServicer(host)
     # The generated stubs are typed for the other, synchronous kind of server.
     cast("Any", pb_grpc.add_FleetServicer_to_server)(fleet, fleet_server)
     mutual = _credentials(authority.issue_server(), authority.certificate_pem)
     gateway_port = _bind(fleet_server, listen.bind, listen.gateway_port, mutual)
 
     enrolment_server = grpc.aio.server(options=_OPTIONS)
-    enrolment = EnrolmentServicer(store, authority, gateway_port)
+    enrolment = EnrolmentServicer(store, ledger, authority, gateway_port)
     cast("Any", pb_grpc.add_EnrolmentServicer_to_server)(enrolment, enrolment_server)
     one_sided = _credentials(authority.as_server, None)
     enrolment_port = _bind(enrolment_server, listen.bind, listen.enrolment_port, one_sided)
     servers = (fleet_server, enrolment_server)
-    return Gateway(gateway_port, enrolment_port, pace, servers, watch, reports)
+    return Gateway(gateway_port, enrolment_port, pace, servers, host, fleet, children)
 
 
 def serve(
@@ -141,7 +181,7 @@ def serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        gateway = make_gateway(workspace, store, listen)
+        gateway = make_gateway(workspace, store, listen, calculators=_CALCULATORS)
         await gateway.run(stop, lambda: on_ready(gateway))
 
     with workspace.gateway_lock():

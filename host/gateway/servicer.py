@@ -1,43 +1,48 @@
-"""The two services, as agents call them. Who may do what is decided here, at every call."""
+"""The service of enrolled devices. Who may do what is decided here, at every call."""
 
 import asyncio
-import functools
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, Never, Protocol, TypeVar
-
-from grpc import StatusCode
+from dataclasses import dataclass
 
 from host.device import Device
-from host.errors import GenbaError
+from host.gateway.callers import Callers
 from host.gateway.checks import MessageError, session_id, sha256, text
+from host.gateway.gate import Bounds, Gate
+from host.gateway.ledger import Ledger
 from host.gateway.messages import facts_from_pb, lease_to_pb
-from host.gateway.reports import Reports
-from host.gateway.watch import FleetWatch, WatchEvent
-from host.job import LEASE_SECONDS, Job
-from host.measurement import Measurement, MeasurementFailure, Outcome, VerifySpec
-from host.pki import (
-    CertificateAuthority,
-    CsrError,
-    hash_secret,
-    read_csr,
-    spki_sha256,
-    spki_sha256_of_pem,
+from host.gateway.refusals import (
+    BlobForbiddenError,
+    Context,
+    OffsetError,
+    OutputsForbiddenError,
+    ProtocolMismatchError,
+    SessionError,
+    streaming,
+    unary,
 )
+from host.gateway.reports import Reports, measures_energy
+from host.gateway.watch import FleetWatch, WatchEvent
+from host.job import Job, Lease
+from host.measurement import VerifySpec
+from host.pki import CertificateAuthority
 from host.store import (
     Blob,
-    BlobMismatchError,
-    KeyInUseError,
+    Claim,
+    Renewal,
+    SessionSupersededError,
     Store,
-    TokenError,
-    UnknownBlobError,
     UnknownJobError,
 )
 from protos import genba_agent_pb2 as pb
 
-PROTOCOL_MIN = PROTOCOL_MAX = 2
+PROTOCOL_MIN, PROTOCOL_MAX = 2, 3
 CHUNK_BYTES = 256 * 1024
+REPORT_BOUNDS = Bounds(inside=16, waiting=2000, waiting_bytes=64 * 1024 * 1024, of_one=4)
+"""Reports; those that wait are in memory."""
+TRANSFER_BOUNDS = Bounds(inside=128, waiting=2000, waiting_bytes=0, of_one=4)
+"""Files under way; each has about two chunks in memory."""
 
 _log = logging.getLogger("genba.gateway")
 _EVENT_KINDS = {
@@ -47,277 +52,229 @@ _EVENT_KINDS = {
 }
 
 
-class NotEnrolledError(GenbaError):
-    """The caller's key is not, or no longer, on the list."""
+@dataclass
+class _Held:
+    """The lease that a device was given last, and whether it has shown that it knows of it."""
+
+    lease: Lease
+    known: bool = False
 
 
-class ProtocolMismatchError(GenbaError):
-    """Agent and host have no protocol version in common."""
+@dataclass(frozen=True)
+class Host:
+    """What the service is made of."""
 
-
-class SessionError(GenbaError):
-    """The session of the caller was replaced by a newer one."""
-
-
-class BlobForbiddenError(GenbaError):
-    """The caller holds no lease that names this file."""
-
-
-class OffsetError(GenbaError):
-    """That offset is not where the file goes on."""
-
-
-class OutputsForbiddenError(GenbaError):
-    """The caller holds no lease under which it may send this file."""
-
-
-_STATUS: dict[type[GenbaError], StatusCode] = {
-    NotEnrolledError: StatusCode.UNAUTHENTICATED,
-    TokenError: StatusCode.UNAUTHENTICATED,
-    KeyInUseError: StatusCode.ALREADY_EXISTS,
-    CsrError: StatusCode.INVALID_ARGUMENT,
-    MessageError: StatusCode.INVALID_ARGUMENT,
-    ProtocolMismatchError: StatusCode.FAILED_PRECONDITION,
-    SessionError: StatusCode.FAILED_PRECONDITION,
-    BlobForbiddenError: StatusCode.PERMISSION_DENIED,
-    OutputsForbiddenError: StatusCode.PERMISSION_DENIED,
-    OffsetError: StatusCode.OUT_OF_RANGE,
-    BlobMismatchError: StatusCode.DATA_LOSS,
-    UnknownJobError: StatusCode.NOT_FOUND,
-    UnknownBlobError: StatusCode.NOT_FOUND,
-}
-
-
-def status_of(error: GenbaError) -> StatusCode:
-    """How an error is told to an agent; what is not listed may pass, so it may try again."""
-    kinds = (_STATUS.get(kind) for kind in type(error).__mro__)
-    return next((status for status in kinds if status is not None), StatusCode.UNAVAILABLE)
-
-
-class Context(Protocol):
-    """What the services use of gRPC's context of a call."""
-
-    def auth_context(self) -> Any: ...
-    def peer(self) -> str: ...
-    async def abort(self, code: StatusCode, details: str = "") -> Never: ...
-
-
-Servicer = TypeVar("Servicer")
-Request = TypeVar("Request")
-Reply = TypeVar("Reply")
-
-
-def _unary(
-    method: Callable[[Servicer, Request, Context], Awaitable[Reply]],
-) -> Callable[[Servicer, Request, Context], Awaitable[Reply]]:
-    @functools.wraps(method)
-    async def answered(self: Servicer, request: Request, context: Context) -> Reply:
-        try:
-            return await method(self, request, context)
-        except GenbaError as error:
-            await _refuse(context, error, method.__name__)
-
-    return answered
-
-
-def _streaming(
-    method: Callable[[Servicer, Request, Context], AsyncGenerator[Reply]],
-) -> Callable[[Servicer, Request, Context], AsyncGenerator[Reply]]:
-    @functools.wraps(method)
-    async def answered(self: Servicer, request: Request, context: Context) -> AsyncGenerator[Reply]:
-        try:
-            async with aclosing(method(self, request, context)) as replies:
-                async for reply in replies:
-                    yield reply
-        except GenbaError as error:
-            await _refuse(context, error, method.__name__)
-
-    return answered
-
-
-async def _refuse(context: Context, error: GenbaError, method: str) -> Never:
-    status = status_of(error)
-    _log.warning("%s refused to %s: %s: %s", method, context.peer(), status.name, error)
-    await context.abort(status, str(error))
-
-
-class EnrolmentServicer:
-    """First contact: a token for a certificate."""
-
-    def __init__(self, store: Store, authority: CertificateAuthority, gateway_port: int) -> None:
-        self._store = store
-        self._authority = authority
-        self._gateway_port = gateway_port
-
-    @_unary
-    async def Enroll(  # noqa: N802 - named by the protocol
-        self, request: pb.EnrollRequest, context: Context
-    ) -> pb.EnrollReply:
-        csr = read_csr(request.csr_pem)
-        facts = facts_from_pb(request.facts)
-        device = await asyncio.to_thread(
-            self._store.devices.enrol,
-            hash_secret(request.token_secret),
-            spki_sha256(csr),
-            facts,
-        )
-        _log.info("%s enrolled from %s", device.name, context.peer())
-        return pb.EnrollReply(
-            device_id=device.id,
-            device_name=device.name,
-            certificate_pem=self._authority.sign_device(csr, device.name),
-            ca_pem=self._authority.certificate_pem,
-            gateway_port=self._gateway_port,
-        )
+    store: Store
+    ledger: Ledger
+    callers: Callers
+    watch: FleetWatch
+    reports: Reports
+    authority: CertificateAuthority
+    version: str
+    lease_seconds: float
 
 
 class FleetServicer:
     """Every later contact, each call on behalf of the device whose key the caller proved."""
 
-    def __init__(
-        self,
-        store: Store,
-        watch: FleetWatch,
-        reports: Reports,
-        host_version: str,
-        lease_seconds: float = LEASE_SECONDS,
-    ) -> None:
-        self._store = store
-        self._watch = watch
-        self._reports = reports
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._store, self._ledger = host.store, host.ledger
+        self._callers, self._watch, self._reports = host.callers, host.watch, host.reports
+        self._held: dict[str, _Held] = {}  # by device
         self._sent: dict[str, tuple[str, str]] = {}  # the lease and the file, by device
-        self._host_version = host_version
-        self._lease_seconds = lease_seconds
+        self._keeping: set[asyncio.Task[bool]] = set()
+        self._reporting = Gate("reports", REPORT_BOUNDS)
+        self._transfers = Gate("transfers of files", TRANSFER_BOUNDS)
 
-    @_unary
+    async def finish(self) -> None:
+        """Wait until every report that was begun is kept, whoever still waits for the answer."""
+        await asyncio.gather(*self._keeping, return_exceptions=True)
+
+    @unary
     async def Hello(  # noqa: N802 - named by the protocol
         self, request: pb.HelloRequest, context: Context
     ) -> pb.HelloReply:
-        device = await self._caller(context)
+        device = await self._callers.device(context)
         session = session_id(request.session_id)
-        if request.protocol_min > PROTOCOL_MAX or request.protocol_max < PROTOCOL_MIN:
-            raise ProtocolMismatchError(
-                f"the agent speaks protocol {request.protocol_min} to {request.protocol_max}, this"
-                f" host {PROTOCOL_MIN} to {PROTOCOL_MAX}: update the older of the two"
-            )
-        facts = facts_from_pb(request.facts)
-        self._watch.open_session(device.id, session)
-        await asyncio.to_thread(
-            self._store.devices.seen,
+        _require_protocol(request)
+        released = await self._ledger.write(
+            self._store.devices.open_session,
             device.id,
+            session,
             agent_version=text(request.agent_version),
-            facts=facts,
+            facts=facts_from_pb(request.facts),
         )
-        released = await asyncio.to_thread(
-            self._store.jobs.release_sessions_before, device.id, session
-        )
+        self._reports.connected(device.id)
         if released:
-            await asyncio.to_thread(self._reports.left, device.id)
+            self._reports.left(device.id)
         _log.info("%s connected, %d of its leases ended", device.name, released)
         return pb.HelloReply(
             protocol=min(request.protocol_max, PROTOCOL_MAX),
-            host_version=self._host_version,
+            host_version=self._host.version,
             device_name=device.name,
             server_unix_seconds=self._store.now().timestamp(),
         )
 
-    @_streaming
+    @streaming
     async def Watch(  # noqa: N802 - named by the protocol
         self, request: pb.WatchRequest, context: Context
     ) -> AsyncGenerator[pb.Event]:
-        device = await self._caller(context)
-        session = self._current(device, request.session_id)
-        async with aclosing(self._watch.events(device.id, session)) as events:
+        device = await self._callers.device(context)
+        session = session_id(request.session_id)
+        await self._require_session(device, session)
+        async with aclosing(self._watch.events(device, session)) as events:
             async for event in events:
                 yield _event_to_pb(event)
-        await self._caller(context)  # says so where the device was removed meanwhile
+        if not self._watch.draining:
+            await self._callers.device(context)  # says so where it was shut out
+            await self._require_session(device, session)
 
-    @_unary
+    @unary
     async def Claim(  # noqa: N802 - named by the protocol
         self, request: pb.ClaimRequest, context: Context
     ) -> pb.ClaimReply:
-        device = await self._caller(context)
-        session = self._current(device, request.session_id)
-        lease = await asyncio.to_thread(
-            self._store.jobs.claim, device.id, session, self._lease_seconds
+        device = await self._callers.device(context)
+        session = session_id(request.session_id)
+        if self._watch.draining:
+            return pb.ClaimReply()
+        held = self._held.get(device.id)
+        given_up = held.lease.lease_id if held is not None and held.known else None
+        lease = await self._ledger.claim(
+            Claim(device.id, session, self._host.lease_seconds, given_up)
         )
+        self._watch.settled(device.id)
         if lease is None:
             return pb.ClaimReply()
-        _log.info("%s leased job %s, attempt %d", device.name, lease.job.id, lease.attempt)
-        await asyncio.to_thread(self._reports.claimed, lease.job)
-        return pb.ClaimReply(lease=lease_to_pb(lease))
+        if held is None or held.lease.lease_id != lease.lease_id:
+            await self._begun(device, lease)
+        message = lease_to_pb(lease)
+        content = message.SerializeToString()
+        signature = self._host.authority.sign_lease(content)
+        return pb.ClaimReply(
+            lease=message, signed=pb.SignedLease(lease=content, signature=signature)
+        )
 
-    @_unary
+    @unary
     async def Renew(  # noqa: N802 - named by the protocol
         self, request: pb.RenewRequest, context: Context
     ) -> pb.RenewReply:
-        device = await self._caller(context)
-        cancel = await asyncio.to_thread(self._store.jobs.renew, device.id, request.lease_id)
+        device = await self._callers.device(context)
+        self._knows(device, lease_id=request.lease_id)
+        cancel = await self._ledger.renew(Renewal(device.id, request.lease_id))
         if cancel:
-            await asyncio.to_thread(self._reports.left, device.id)
-        return pb.RenewReply(cancel=cancel, lease_seconds=self._lease_seconds)
+            self._reports.left(device.id)
+        return pb.RenewReply(cancel=cancel, lease_seconds=self._host.lease_seconds)
 
-    @_streaming
+    @streaming
     async def ReadBlob(  # noqa: N802 - named by the protocol
         self, request: pb.BlobRequest, context: Context
     ) -> AsyncGenerator[pb.Chunk]:
-        device = await self._caller(context)
+        device = await self._callers.device(context)
         wanted = sha256("sha256", request.sha256)
-        allowed = await asyncio.to_thread(self._store.jobs.leased_blobs, device.id)
-        if wanted not in allowed:
-            raise BlobForbiddenError(f"{device.name} holds no lease that names this file")
-        path = self._store.blobs.path(wanted)
-        size = path.stat().st_size
-        if request.offset > size:
-            raise OffsetError(f"the file has {size} bytes, so none at offset {request.offset}")
-        offset = request.offset
-        with path.open("rb") as file:
-            file.seek(offset)
-            while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
-                yield pb.Chunk(offset=offset, data=data)
-                offset += len(data)
+        async with self._transfers.pass_through(device.id):
+            allowed = await self._ledger.read(self._store.jobs.leased_blobs, device.id)
+            if wanted not in allowed:
+                raise BlobForbiddenError(f"{device.name} holds no lease that names this file")
+            self._knows(device)
+            path = self._store.blobs.path(wanted)
+            size = path.stat().st_size
+            if request.offset > size:
+                raise OffsetError(f"the file has {size} bytes, so none at offset {request.offset}")
+            offset = request.offset
+            with path.open("rb") as file:
+                file.seek(offset)
+                while data := await self._ledger.read(file.read, CHUNK_BYTES):
+                    await self._callers.device(context)  # it may be shut out meanwhile
+                    yield pb.Chunk(offset=offset, data=data)
+                    offset += len(data)
 
-    @_unary
+    @unary
     async def WriteBlob(  # noqa: N802 - named by the protocol
         self, parts: AsyncIterator[pb.BlobPart], context: Context
     ) -> pb.WriteBlobReply:
-        device = await self._caller(context)
-        first = await anext(parts, None)
-        if first is None:
-            raise MessageError("no part of a file came")
-        spec = await self._may_send(device, first)
-        blob = await self._receive(first, parts, spec.max_output_bytes)
+        device = await self._callers.device(context)
+        async with self._transfers.pass_through(device.id):
+            first = await anext(parts, None)
+            if first is None:
+                raise MessageError("no part of a file came")
+            spec = await self._may_send(device, first)
+            self._knows(device, lease_id=first.lease_id)
+            blob = await self._receive(context, first, parts, spec.max_output_bytes)
         self._sent[device.id] = first.lease_id, blob.sha256
         _log.info("%s sent %d bytes of outputs", device.name, blob.size_bytes)
         return pb.WriteBlobReply(size_bytes=blob.size_bytes)
 
-    @_unary
+    @unary
     async def Report(  # noqa: N802 - named by the protocol
         self, request: pb.ReportRequest, context: Context
     ) -> pb.ReportReply:
-        device = await self._caller(context)
-        job = await asyncio.to_thread(self._store.jobs.get, request.job_id)
-        if job.device_id != device.id:
-            raise UnknownJobError(job.id)
+        device = await self._callers.device(context)
+        job = await self._job(device, request.job_id)
         if job.state in ("done", "failed"):
             return pb.ReportReply(stored=False)
-        # Shielded: a device that stops waiting for the answer must not undo the work on it.
-        stored = await asyncio.shield(asyncio.to_thread(self._keep, device, job, request))
+        if self._reports.is_metered(job):
+            # Before any wait: the moment of reception tells how the two clocks differ.
+            await self._ledger.read(self._reports.end_metering, request, job)
+        async with self._reporting.pass_through(device.id, request.ByteSize()):
+            # Shielded: a device that stops waiting for the answer must not undo the work on it.
+            keeping = asyncio.create_task(self._keep(device, job, request))
+            self._keeping.add(keeping)
+            keeping.add_done_callback(self._keeping.discard)
+            stored = await asyncio.shield(keeping)
         return pb.ReportReply(stored=stored)
 
-    def _keep(self, device: Device, job: Job, request: pb.ReportRequest) -> bool:
+    async def _keep(self, device: Device, job: Job, request: pb.ReportRequest) -> bool:
         """Everything that follows from a report, and the report itself, into the store."""
-        outcome = self._reports.outcome(request, job, self._store.now())
-        key = text(request.idempotency_key)[:100]
-        stored = self._store.jobs.report(device.id, job.id, request.attempt, key, outcome)
+        report, said = await self._ledger.calculate(
+            self._reports.report, request, job, self._store.now()
+        )
+        stored = await self._ledger.report(report)
+        held = self._held.get(device.id)
+        if held is not None and held.lease.job.id == job.id:
+            del self._held[device.id]
         kept = "" if stored else " (not kept)"
-        _log.info("%s reported job %s: %s%s", device.name, job.id, _said(outcome), kept)
+        _log.info("%s reported job %s: %s%s", device.name, job.id, said, kept)
         return stored
+
+    async def _begun(self, device: Device, lease: Lease) -> None:
+        self._held[device.id] = _Held(lease)
+        _log.info("%s leased job %s, attempt %d", device.name, lease.job.id, lease.attempt)
+        self._reports.left(device.id)
+        if measures_energy(lease.job):
+            await self._ledger.read(self._reports.claimed, lease.job)
+
+    def _knows(self, device: Device, *, lease_id: str | None = None) -> None:
+        """The device works under this lease, so it has heard of it: should it claim again, it has
+        given up the job.
+        """
+        held = self._held.get(device.id)
+        if held is not None and lease_id in (None, held.lease.lease_id):
+            held.known = True
+
+    async def _job(self, device: Device, job_id: str) -> Job:
+        """A job of the device. Raises UnknownJobError."""
+        held = self._held.get(device.id)
+        if held is not None and held.lease.job.id == job_id:
+            held.known = True
+            return held.lease.job
+        job = await self._ledger.read(self._store.jobs.get, job_id)
+        if job.device_id != device.id:
+            raise UnknownJobError(job_id)
+        return job
+
+    async def _require_session(self, device: Device, session: str) -> None:
+        """See that this is the session that the device opened last."""
+        last = await self._ledger.read(self._store.devices.session_of, device.id)
+        if last is None:
+            raise SessionError(f"{device.name} has not said hello since it was enrolled")
+        if last != session:
+            raise SessionSupersededError(device.name)
 
     async def _may_send(self, device: Device, part: pb.BlobPart) -> VerifySpec:
         """The spec of the job that these outputs are of."""
         wanted = sha256("sha256", part.sha256)
-        job = await asyncio.to_thread(self._store.jobs.leased, device.id, part.lease_id)
+        job = await self._ledger.read(self._store.jobs.leased, device.id, part.lease_id)
         if job is None or not isinstance(job.spec, VerifySpec):
             raise OutputsForbiddenError(
                 f"{device.name} holds no such lease of a job to verify a model"
@@ -328,7 +285,11 @@ class FleetServicer:
         return job.spec
 
     async def _receive(
-        self, first: pb.BlobPart, parts: AsyncIterator[pb.BlobPart], max_bytes: int
+        self,
+        context: Context,
+        first: pb.BlobPart,
+        parts: AsyncIterator[pb.BlobPart],
+        max_bytes: int,
     ) -> Blob:
         with self._store.blobs.incoming() as incoming:
             part: pb.BlobPart | None = first
@@ -341,40 +302,27 @@ class FleetServicer:
                     )
                 if part.offset + len(part.data) > max_bytes:
                     raise MessageError(f"the outputs may have at most {max_bytes} bytes")
-                await asyncio.to_thread(incoming.write, part.data)
+                await self._callers.device(context)  # it may be shut out meanwhile
+                await self._ledger.read(incoming.write, part.data)
                 part = await anext(parts, None)
-            return await asyncio.to_thread(incoming.keep, first.sha256)
+            return await self._ledger.write(incoming.keep, first.sha256)
 
-    async def _caller(self, context: Context) -> Device:
-        pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
-        if pem is None:
-            raise NotEnrolledError("the connection has no client certificate: enrol this device")
-        device = await asyncio.to_thread(
-            self._store.devices.by_spki, spki_sha256_of_pem(bytes(pem))
+
+def _require_protocol(request: pb.HelloRequest) -> None:
+    """See that both sides speak a common version. Raises ProtocolMismatchError."""
+    theirs = f"protocol {request.protocol_min} to {request.protocol_max}"
+    ours = f"{PROTOCOL_MIN} to {PROTOCOL_MAX}"
+    if request.protocol_max < PROTOCOL_MIN:
+        raise ProtocolMismatchError(
+            f"the agent is too old: it speaks {theirs}, this host {ours}: update genba on the"
+            " device"
         )
-        if device is None:
-            raise NotEnrolledError(
-                "this device is not enrolled here, or was removed: enrol it with a new token from"
-                " `genba device enroll NAME`"
-            )
-        return device
-
-    def _current(self, device: Device, session: str) -> str:
-        if self._watch.is_superseded(device.id, session_id(session)):
-            raise SessionError(
-                f"{device.name} has opened another session since: only one agent may run with its"
-                " key"
-            )
-        return session
+    if request.protocol_min > PROTOCOL_MAX:
+        raise ProtocolMismatchError(
+            f"the host is too old: it speaks protocol {ours}, this agent {theirs}: update genba on"
+            " the host"
+        )
 
 
 def _event_to_pb(event: WatchEvent) -> pb.Event:
     return pb.Event(kind=_EVENT_KINDS[event.kind], job_id=event.job_id)
-
-
-def _said(outcome: Outcome) -> str:
-    if isinstance(outcome, Measurement):
-        return f"measured, {outcome.verdict.level}"
-    if isinstance(outcome, MeasurementFailure):
-        return outcome.kind
-    return type(outcome).__name__

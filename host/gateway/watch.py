@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 from typing import Literal
 
-from host.store import Queue, Store, StoreError
+from host.device import Device
+from host.gateway.callers import Callers
+from host.gateway.ledger import Ledger
+from host.store import RollCall, Store, StoreError
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.1
 REMIND_SECONDS = 1.0
 SEEN_SECONDS = 10.0
 
@@ -25,29 +27,46 @@ class WatchEvent:
     job_id: str = ""
 
 
+@dataclass
+class _Watcher:
+    """One device that listens. What was read from the store before `since` is news no more."""
+
+    device: Device
+    session_id: str
+    since: int
+    events: deque[WatchEvent] = field(default_factory=deque)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: bool = False
+    told_to_stop: frozenset[str] = frozenset()
+    next_reminder: float = 0.0
+
+    def tell(self, event: WatchEvent) -> None:
+        if event not in self.events:  # it may read slowly
+            self.events.append(event)
+            self.woken.set()
+
+    def end(self) -> None:
+        self.ended = True
+        self.woken.set()
+
+
 class FleetWatch:
-    """Looks into the store for all connected devices at once.
+    """Looks into the store for all connected devices at once, and wakes those concerned.
 
     Jobs come from other processes too, so it polls. A device that works is left in peace: a
     message would disturb what it measures, and it claims again by itself.
     """
 
-    def __init__(self, store: Store, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(
+        self, store: Store, ledger: Ledger, callers: Callers, poll_seconds: float = POLL_SECONDS
+    ) -> None:
         self._store = store
+        self._ledger = ledger
+        self._callers = callers
         self._poll_seconds = poll_seconds
-        self._watchers: Counter[str] = Counter()
-        self._sessions: dict[str, str] = {}
-        self._queues: Mapping[str, Queue] | None = None
-        self._polled = asyncio.Condition()
-        self._draining = False
-
-    def open_session(self, device_id: str, session_id: str) -> None:
-        """From now on only this session of the device counts."""
-        self._sessions[device_id] = session_id
-
-    def is_superseded(self, device_id: str, session_id: str) -> bool:
-        """Whether the device has opened another session since."""
-        return self._sessions.get(device_id, session_id) != session_id
+        self._watchers: dict[str, _Watcher] = {}
+        self._reading = 0  # the number of the last roll call that was begun
+        self.draining = False
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -56,52 +75,78 @@ class FleetWatch:
         while True:
             if self._watchers:
                 try:
-                    self._queues = await asyncio.to_thread(self._store.jobs.queues)
+                    await self._call_the_roll()
                     if loop.time() >= next_seen:
-                        await asyncio.to_thread(self._store.devices.seen, *self._watchers)
+                        await self._ledger.write(self._store.devices.seen, *self._watchers)
                         next_seen = loop.time() + SEEN_SECONDS
                 except StoreError as error:
                     _log.error("%s; trying again", error)
-            async with self._polled:
-                self._polled.notify_all()
             await asyncio.sleep(self._poll_seconds)
 
-    async def drain(self) -> None:
+    def drain(self) -> None:
         """Tell every device to finish and go; their watches end."""
-        self._draining = True
-        async with self._polled:
-            self._polled.notify_all()
+        self.draining = True
+        for watcher in self._watchers.values():
+            watcher.tell(WatchEvent("drain"))
+            watcher.end()
 
-    async def events(self, device_id: str, session_id: str) -> AsyncGenerator[WatchEvent]:
-        """The events of a device, until it is removed or opens another session."""
-        self._watchers[device_id] += 1
+    def settled(self, device_id: str) -> None:
+        """The device has just been told all that waits for it: it claimed."""
+        watcher = self._watchers.get(device_id)
+        if watcher is not None:
+            watcher.since = self._reading
+            watcher.next_reminder = 0.0
+
+    async def events(self, device: Device, session_id: str) -> AsyncGenerator[WatchEvent]:
+        """The events of a device, until it may not connect any more, opens another session or
+        watches anew.
+        """
+        if self.draining:
+            yield WatchEvent("drain")
+            return
+        watcher = _Watcher(device, session_id, self._reading)
+        earlier = self._watchers.get(device.id)
+        if earlier is not None:
+            earlier.end()  # its connection broke, and only the device knows so far
+        self._watchers[device.id] = watcher
         try:
-            async with aclosing(self._events(device_id, session_id)) as events:
-                async for event in events:
-                    yield event
+            while True:
+                await watcher.woken.wait()
+                watcher.woken.clear()
+                while watcher.events:
+                    yield watcher.events.popleft()
+                if watcher.ended:
+                    return
         finally:
-            self._watchers[device_id] -= 1
-            self._watchers += Counter()  # drops those at zero
+            if self._watchers.get(device.id) is watcher:
+                del self._watchers[device.id]
 
-    async def _events(self, device_id: str, session_id: str) -> AsyncGenerator[WatchEvent]:
-        loop = asyncio.get_running_loop()
-        told_to_stop: set[str] = set()
-        next_reminder = loop.time()
-        while not self._draining:
-            await self._next_poll()
-            queue = self._queues.get(device_id) if self._queues is not None else Queue()
-            if queue is None or self.is_superseded(device_id, session_id):
-                return
-            for job_id in queue.stopped_job_ids:
-                if job_id not in told_to_stop:
-                    told_to_stop.add(job_id)
-                    yield WatchEvent("cancel", job_id)
-            if queue.waiting and not queue.working and loop.time() >= next_reminder:
-                next_reminder = loop.time() + REMIND_SECONDS
-                yield WatchEvent("job_ready")
-        yield WatchEvent("drain")
+    async def _call_the_roll(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._reading += 1
+        roll = await self._ledger.read(self._store.jobs.roll_call)
+        self._callers.compare(roll.callers, now)
+        for watcher in list(self._watchers.values()):
+            if watcher.since < self._reading:
+                self._tell(watcher, roll, now)
 
-    async def _next_poll(self) -> None:
-        async with self._polled:
-            if not self._draining:
-                await self._polled.wait()
+    def _tell(self, watcher: _Watcher, roll: RollCall, now: float) -> None:
+        device = watcher.device
+        caller = roll.callers.get(device.id)
+        if (
+            caller is None
+            or caller.spki_sha256 != device.spki_sha256
+            or caller.session_id != watcher.session_id
+        ):
+            watcher.end()
+            return
+        to_stop = roll.to_stop.get(device.id, ())
+        for job_id in to_stop:
+            if job_id not in watcher.told_to_stop:
+                watcher.tell(WatchEvent("cancel", job_id))
+        watcher.told_to_stop = frozenset(to_stop)
+        if device.id not in roll.to_claim:
+            watcher.next_reminder = 0.0
+        elif now >= watcher.next_reminder:
+            watcher.next_reminder = now + REMIND_SECONDS
+            watcher.tell(WatchEvent("job_ready"))

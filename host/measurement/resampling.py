@@ -48,7 +48,22 @@ def quantile_draws(blocks: "Sequence[FloatArray]", level: float, seed: int = 1) 
         enough = np.einsum("rk,rk->r", counts, below[middle]) >= wanted
         low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
         low = np.minimum(low, high)
-    return _spread(grid[high], float(np.quantile(pooled, level)), len(pieces))
+    return _spread(grid[high], quantile(pooled, level), len(pieces))
+
+
+def quantile(values: "FloatArray", level: float) -> float:
+    """The quantile by linear interpolation: type 7 of Hyndman & Fan (1996).
+
+    The same number as numpy.quantile gives, which takes ten times as long for a few hundred values.
+    """
+    import numpy as np
+
+    ordered = np.sort(values)
+    position = level * (len(ordered) - 1)
+    below = int(position)
+    low, high = float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
+    share = position - below
+    return low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
 
 
 def mean_draws(values: "FloatArray", weights: "FloatArray") -> "FloatArray":
@@ -62,10 +77,8 @@ def mean_draws(values: "FloatArray", weights: "FloatArray") -> "FloatArray":
 
 def interval_of(draws: "FloatArray") -> tuple[float, float]:
     """The 95 % interval of what was drawn."""
-    import numpy as np
-
-    low, high = np.quantile(draws, _TAILS)
-    return float(low), float(high)
+    low, high = (quantile(draws, level) for level in _TAILS)
+    return low, high
 
 
 def interval_around(

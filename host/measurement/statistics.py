@@ -38,7 +38,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from host.errors import GenbaError
-from host.measurement.resampling import interval_around, quantile_draws, t_quantile
+from host.measurement.resampling import (
+    interval_around,
+    quantile,
+    quantile_draws,
+    t_quantile,
+)
 from host.measurement.samples import Block, NumberKind, ProcessRun
 
 if TYPE_CHECKING:
@@ -156,7 +161,7 @@ def latency_of(processes: Sequence[ProcessRun], threads: int) -> Latency:
     chosen = _choose(table, threads)
     values = chosen.values[chosen.taken]
     draws = quantile_draws(_by(table.block, chosen.values, chosen.taken), chosen.level)
-    figure = float(np.quantile(values, chosen.level))
+    figure = quantile(values, chosen.level)
     within = interval_around(figure, draws, lambda low: max(low, 0.0))
     used = set(table.block[chosen.taken].tolist())
     references = [b for i, b in enumerate(_blocks(processes)) if i in used]
@@ -299,25 +304,23 @@ def _by(
 
 
 def _quantiles(values: "FloatArray", *, contended: bool) -> tuple[Quantile, ...]:
-    import numpy as np
 
-    def quantile(level: float, minimum: int) -> Quantile:
+    def known(level: float, minimum: int) -> Quantile:
         if contended:
             reason = "the device was not quiet: other programs made the longest samples"
             return Quantile(level, None, reason)
         if len(values) < minimum:
             reason = f"p{level * 100:.0f} needs {minimum} clean samples, there are {len(values)}"
             return Quantile(level, None, reason)
-        return Quantile(level, float(np.quantile(values, level)))
+        return Quantile(level, quantile(values, level))
 
-    return tuple(quantile(level, minimum) for level, minimum in QUANTILE_MINIMA)
+    return tuple(known(level, minimum) for level, minimum in QUANTILE_MINIMA)
 
 
 def _figures_of_processes(table: _Table, chosen: _Chosen) -> list[float]:
-    import numpy as np
 
     groups = _by(table.process, chosen.values, chosen.taken)
-    return [float(np.quantile(group, chosen.level)) for group in groups]
+    return [quantile(group, chosen.level) for group in groups]
 
 
 def _with_processes(
@@ -343,7 +346,7 @@ def _range_of_processes(table: _Table, chosen: _Chosen) -> float | None:
         groups = _by(table.process, chosen.values, ~table.delayed)
     if len(groups) < 2:
         return None
-    figures = [float(np.quantile(group, chosen.level)) for group in groups]
+    figures = [quantile(group, chosen.level) for group in groups]
     return (max(figures) - min(figures)) / float(np.median(figures))
 
 

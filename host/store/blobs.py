@@ -5,13 +5,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from host.store.database import Database, StoreError, insert_absent
+from host.store.database import Database, StoreError, insert_absent, retried
 from host.store.tables import BlobRow
 
 
@@ -38,15 +38,17 @@ class Blob:
 class IncomingBlob:
     """A file that comes piece by piece; it is kept by `keep` and otherwise forgotten."""
 
-    def __init__(self, file: BinaryIO, keep: Callable[[Blob], Blob]) -> None:
+    def __init__(self, file: BinaryIO, folder: Path, keep: Callable[[Blob], Blob]) -> None:
         self._file = file
+        self._folder = folder
         self._keep = keep
         self._digest = hashlib.sha256()
         self.size_bytes = 0
 
     def write(self, data: bytes) -> None:
-        """Add the next piece."""
-        self._file.write(data)
+        """Add the next piece. Raises StoreError where the disk does not take it."""
+        with _taken(self._folder):
+            self._file.write(data)
         self._digest.update(data)
         self.size_bytes += len(data)
 
@@ -61,7 +63,10 @@ class IncomingBlob:
 
 
 class Blobs:
-    """The files of a workspace, in `folder/<first two digits>/<sha256>`."""
+    """The files of a workspace, in `folder/<first two digits>/<sha256>`.
+
+    Whatever keeps a file raises StoreError where the disk does not take it.
+    """
 
     def __init__(self, database: Database, folder: Path, now: Callable[[], datetime]) -> None:
         self._database = database
@@ -88,16 +93,19 @@ class Blobs:
     @contextmanager
     def incoming(self) -> Iterator[IncomingBlob]:
         """A file to be filled; nothing of it stays behind unless it is kept."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with _part(self._folder) as (part, file):
+        with ExitStack() as stack:
+            with _taken(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                part, file = stack.enter_context(_part(self._folder))
 
             def keep(blob: Blob) -> Blob:
                 final = self._place(blob.sha256)
-                final.parent.mkdir(parents=True, exist_ok=True)
-                _finish(file, part, final)
+                with _taken(self._folder):
+                    final.parent.mkdir(parents=True, exist_ok=True)
+                    _finish(file, part, final)
                 return self._note(blob)
 
-            yield IncomingBlob(file, keep)
+            yield IncomingBlob(file, self._folder, keep)
 
     def path(self, sha256: str) -> Path:
         """Where the file lies, for reading only. Raises UnknownBlobError."""
@@ -119,11 +127,13 @@ class Blobs:
 
     def _write(self, blob: Blob, fill: Callable[[BinaryIO], object]) -> None:
         final = self._place(blob.sha256)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with _part(final.parent) as (part, file):
-            fill(file)
-            _finish(file, part, final)
+        with _taken(self._folder):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with _part(final.parent) as (part, file):
+                fill(file)
+                _finish(file, part, final)
 
+    @retried
     def _note(self, blob: Blob) -> Blob:
         row = {"sha256": blob.sha256, "size_bytes": blob.size_bytes, "created_at": self._now()}
         with self._database.write() as session:
@@ -132,13 +142,25 @@ class Blobs:
 
 
 @contextmanager
+def _taken(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"a file cannot be kept in {folder}: {error.strerror}; see that its disk has space and"
+            " can be written, then run this again"
+        ) from error
+
+
+@contextmanager
 def _part(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
     handle, name = tempfile.mkstemp(prefix=".part-", dir=folder)
-    part = Path(name)
+    part, file = Path(name), os.fdopen(handle, "wb")
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield part, file
+        yield part, file
     finally:
+        with suppress(OSError):  # of a full disk, told already; a file that is kept was flushed
+            file.close()
         part.unlink(missing_ok=True)
 
 

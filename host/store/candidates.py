@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import select
 
-from host.store.database import Database, StoreError, insert_absent
+from host.store.database import Database, StoreError, insert_absent, retried
 from host.store.jobs import IDS_A_QUERY
 from host.store.tables import CandidateRow, ScoreRow
 
@@ -42,6 +42,7 @@ class Candidates:
         """Keep a candidate; one that is there already stays as it is."""
         self.add_all([StoredCandidate(key, space, text, macs, parameters)])
 
+    @retried
     def add_all(self, candidates: Iterable[StoredCandidate]) -> None:
         """Keep candidates; those that are there already stay as they are."""
         now = self._now()
@@ -86,6 +87,7 @@ class Candidates:
                 found |= {key: value for key, value in rows}  # noqa: C416 - a Row is no typed pair
         return found
 
+    @retried
     def add_scores(
         self, proxy: str, version: str, input_key: str, values: Mapping[str, float | None]
     ) -> None:

@@ -15,6 +15,7 @@ from host.measurement import MeasureSpec, ProbeSpec, ProfileSpec, Spec, VerifySp
 from host.store.database import StoreError
 
 T = TypeVar("T")
+_AS_THEY_ARE = frozenset({float, int, str, bool, type(None)})
 Reader = Callable[[Any], Any]
 SPECS: dict[str, type[Spec]] = {
     cls.kind: cls for cls in (MeasureSpec, VerifySpec, ProfileSpec, ProbeSpec)
@@ -39,6 +40,9 @@ def to_plain(value: Any) -> Any:
     if is_dataclass(value):
         return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, tuple):
+        # By far the most are samples, hundreds of numbers in a row.
+        if set(map(type, value)) <= _AS_THEY_ARE:
+            return list(value)
         return [to_plain(item) for item in value]
     return value.isoformat() if isinstance(value, datetime) else value
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import select
 
-from host.store.database import Database
+from host.store.database import Database, retried
 from host.store.tables import CostModelRow
 
 
@@ -29,6 +29,7 @@ class CostModels:
         self._database = database
         self._now = now
 
+    @retried
     def add(self, device_id: str, target: str, model_json: str, n: int) -> int:
         """Keep a model; returns its id."""
         with self._database.write() as session:

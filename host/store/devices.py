@@ -3,19 +3,27 @@
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import ClassVar
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Select, select, update
+from sqlalchemy import ColumnElement, Select, and_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from host.device import Device, DeviceFacts
 from host.errors import UsageError
-from host.store.database import Database, StoreError
+from host.store.audit import Audit, AuditEntry
+from host.store.database import ConflictError, Database, StoreError, retried
+from host.store.leases import cancel_jobs_of, lose_leases
 from host.store.records import device_from_row, facts_to_json
-from host.store.tables import DeviceRow, JobRow, TokenRow
+from host.store.tables import DeviceRow, LeaseRow, TokenRow
 
 ONLINE_WITHIN = timedelta(seconds=30)
 """A device seen within this time is online."""
+REFUSALS_NOTED_EVERY = timedelta(minutes=1)
+"""The same refusal is noted again after this time: whoever has no token must not fill the log."""
+NOBODY = "unknown"
+"""The subject of refusals of a token that nobody made."""
 
 _NAME = re.compile(r"\w[\w.-]{0,62}")
 
@@ -28,47 +36,80 @@ class UnknownDeviceError(UsageError):
     """No device of that name is enrolled."""
 
 
-class KeyInUseError(StoreError):
+class RevokedDeviceError(UnknownDeviceError):
+    """The device may not connect until it enrols again."""
+
+
+class EnrolmentRefusedError(StoreError):
+    """Nothing was enrolled. `reason` says why in a word or two, `subject` under which name."""
+
+    reason: ClassVar[str]
+
+    def __init__(self, subject: str, message: str) -> None:
+        super().__init__(message)
+        self.subject = subject
+
+
+class KeyInUseError(EnrolmentRefusedError):
     """The same key would belong to two devices."""
 
+    reason = "key in use"
 
-class TokenError(StoreError):
+    def __init__(self, name: str, other: str) -> None:
+        super().__init__(
+            name, f"this key is enrolled as {other!r} already: remove that device first"
+        )
+
+
+class TokenError(EnrolmentRefusedError):
     """The token does not enrol anything."""
 
 
 class UnknownTokenError(TokenError):
     """Nobody made this token here."""
 
+    reason = "unknown token"
+
     def __init__(self) -> None:
         super().__init__(
+            NOBODY,
             "this token is unknown here: make one with `genba device enroll NAME` in the workspace"
-            " of this gateway"
+            " of this gateway",
         )
 
 
 class UsedTokenError(TokenError):
     """A token enrols once."""
 
+    reason = "used token"
+
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"this token was used already: make another with `genba device enroll {name}`"
+            name, f"this token was used already: make another with `genba device enroll {name}`"
         )
 
 
 class ExpiredTokenError(TokenError):
     """A token lives only for a while."""
 
+    reason = "expired token"
+
     def __init__(self, name: str) -> None:
-        super().__init__(f"this token has expired: make another with `genba device enroll {name}`")
+        super().__init__(
+            name, f"this token has expired: make another with `genba device enroll {name}`"
+        )
 
 
 class Devices:
     """The devices of a workspace."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], audit: Audit) -> None:
         self._database = database
         self._now = now
+        self._audit = audit
+        self._noted: dict[tuple[str, ...], datetime] = {}  # refusals, by what is the same of them
 
+    @retried
     def add_token(self, name: str, secret_sha256: str, expires_at: datetime) -> None:
         """Let whoever knows the secret enrol once under `name`.
 
@@ -89,37 +130,74 @@ class Devices:
                     used_at=None,
                 )
             )
+            session.flush()
+            details = {"expires_at": expires_at.isoformat(), "token": _shown(secret_sha256)}
+            self._audit.note_in(session, "token", name, details)
 
-    def enrol(self, secret_sha256: str, spki_sha256: str, facts: DeviceFacts) -> Device:
+    def enrol(
+        self, secret_sha256: str, spki_sha256: str, facts: DeviceFacts, *, peer: str = ""
+    ) -> Device:
         """Use up the token and enrol its device under the key with that hash.
 
-        A device that is enrolled already keeps its id and gets the new key; one that was removed
-        is a new device. Raises TokenError, or KeyInUseError where another device has that key.
+        A device that is enrolled already or was revoked keeps its id and history and gets the new
+        key; one that was removed is a new device. A refusal is noted in the audit log as well,
+        with the address `peer` of whoever asked. Raises TokenError, or KeyInUseError where another
+        device has that key.
         """
+        try:
+            return self._enrol(secret_sha256, spki_sha256, facts, peer)
+        except EnrolmentRefusedError as error:
+            self._note_refusal(error, _shown(secret_sha256), peer)
+            raise
+
+    @retried
+    def _enrol(self, secret_sha256: str, spki_sha256: str, facts: DeviceFacts, peer: str) -> Device:
         with self._database.write() as session:
             token = self._usable_token(session, secret_sha256)
             now = self._now()
             token.used_at = now
-            _refuse_key_of_another(session, spki_sha256, token.device_name)
-            row = session.scalars(_active(DeviceRow.name == token.device_name)).one_or_none()
+            name = token.device_name
+            _refuse_key_of_another(session, spki_sha256, name)
+            row = session.scalars(
+                _present(DeviceRow.name == name).with_for_update(key_share=True)
+            ).one_or_none()
             if row is None:
-                row = DeviceRow(id=uuid4().hex, name=token.device_name)
+                row = DeviceRow(id=uuid4().hex, name=name)
                 session.add(row)
             row.spki_sha256 = spki_sha256
             row.enrolled_at = now
+            row.revoked_at = row.session_id = None
             row.facts = facts_to_json(facts)
-            session.flush()
-            return device_from_row(row)
+            try:
+                session.flush()
+            except IntegrityError as error:  # somebody else enrolled that name or key just now
+                raise ConflictError(f"{name} was enrolled twice at once: try again") from error
+            device = device_from_row(row)
+            details = {
+                "device_id": device.id,
+                "key_sha256": spki_sha256,
+                "peer": peer,
+                "token": _shown(secret_sha256),
+            }
+            self._audit.note_in(session, "enrol", name, details, actor=f"device {name}")
+            return device
+
+    def refusals(self, name: str) -> list[AuditEntry]:
+        """The refused enrolments under that name, oldest first.
+
+        `details` holds the "reason" ("used token", "expired token", "key in use"), the "peer", and
+        the "token" as the first digits of its hash; NOBODY as the name gives those of tokens that
+        nobody made ("unknown token").
+        """
+        return list(self._audit.entries(action="refuse", subject=name))
 
     def by_name(self, name: str) -> Device:
         """The device of that name. Raises UnknownDeviceError, naming those that there are."""
         with self._database.read() as session:
-            row = session.scalars(_active(DeviceRow.name == name)).one_or_none()
-            if row is not None:
-                return device_from_row(row)
-        names = ", ".join(device.name for device in self.all())
-        known = f"enrolled are {names}" if names else "enrol it with `genba device enroll NAME`"
-        raise UnknownDeviceError(f"no device is named {name!r}: {known}")
+            row = session.scalars(_present(DeviceRow.name == name)).one_or_none()
+            if row is None:
+                raise self._unknown(session, name)
+            return device_from_row(row)
 
     def by_id(self, device_id: str) -> Device | None:
         """The device with that id, removed or not."""
@@ -130,40 +208,85 @@ class Devices:
     def by_spki(self, spki_sha256: str) -> Device | None:
         """The device whose public key has that hash, if it may connect."""
         with self._database.read() as session:
-            row = session.scalars(_active(DeviceRow.spki_sha256 == spki_sha256)).one_or_none()
+            row = session.scalars(
+                _present(DeviceRow.spki_sha256 == spki_sha256, DeviceRow.revoked_at.is_(None))
+            ).one_or_none()
             return None if row is None else device_from_row(row)
 
     def all(self) -> list[Device]:
-        """The devices that may connect, by name."""
+        """The devices that were not removed, by name; revoked ones are among them."""
         with self._database.read() as session:
-            statement = _active().order_by(DeviceRow.name)
+            statement = _present().order_by(DeviceRow.name)
             return [device_from_row(row) for row in session.scalars(statement)]
 
     def removed(self) -> list[Device]:
-        """The devices that may no longer connect, by name; their measurements are kept."""
+        """The devices that were removed, by name; their measurements are kept."""
         with self._database.read() as session:
             statement = (
                 select(DeviceRow).where(DeviceRow.removed_at.is_not(None)).order_by(DeviceRow.name)
             )
             return [device_from_row(row) for row in session.scalars(statement)]
 
+    @retried
     def remove(self, name: str) -> None:
-        """Shut the device out and cancel its jobs; what it measured is kept.
+        """Shut the device out for good and cancel its jobs; what it measured is kept.
 
-        Raises UnknownDeviceError.
+        Its name becomes free. Raises UnknownDeviceError.
         """
-        device = self.by_name(name)
         with self._database.write() as session:
-            now = self._now()
-            session.execute(
-                update(DeviceRow).where(DeviceRow.id == device.id).values(removed_at=now)
-            )
-            session.execute(
-                update(JobRow)
-                .where(JobRow.device_id == device.id, JobRow.state.in_(("queued", "leased")))
-                .values(state="cancelled", finished_at=now)
-            )
+            row = self._locked(session, name)
+            row.removed_at = self._now()
+            self._shut_out(session, row, "removed", "")
 
+    @retried
+    def revoke(self, name: str, *, reason: str = "") -> int:
+        """Forbid the key of the device to connect and cancel its jobs; returns how many.
+
+        The device keeps its name and history and may enrol again, with a token that is made after
+        this: those that were not used yet expire. Does nothing where it is revoked already. Raises
+        UnknownDeviceError.
+        """
+        with self._database.write() as session:
+            row = self._locked(session, name)
+            if row.revoked_at is not None:
+                return 0
+            now = self._now()
+            row.revoked_at = now
+            session.execute(
+                update(TokenRow)
+                .where(
+                    TokenRow.device_name == name,
+                    TokenRow.used_at.is_(None),
+                    TokenRow.expires_at > now,
+                )
+                .values(expires_at=now)
+            )
+            return self._shut_out(session, row, "revoked", reason)
+
+    @retried
+    def open_session(
+        self, device_id: str, session_id: str, *, agent_version: str, facts: DeviceFacts
+    ) -> int:
+        """Note that the agent of a device has started or connected anew, and what it says.
+
+        The leases that other sessions of the device hold end and their jobs are queued again;
+        returns how many leases that were. Raises UnknownDeviceError where the device may not
+        connect.
+        """
+        with self._database.write() as session:
+            row = require_device(session, device_id, changes=True)
+            now = self._now()
+            row.last_seen_at, row.session_id = now, session_id
+            row.agent_version, row.facts = agent_version, facts_to_json(facts)
+            others = and_(LeaseRow.device_id == device_id, LeaseRow.session_id != session_id)
+            return lose_leases(session, now, others, "the agent went away")
+
+    def session_of(self, device_id: str) -> str | None:
+        """The session that the device opened last; None where it has to open one first."""
+        with self._database.read() as session:
+            return session.scalar(select(DeviceRow.session_id).where(DeviceRow.id == device_id))
+
+    @retried
     def seen(
         self,
         *device_ids: str,
@@ -176,8 +299,16 @@ class Devices:
             values["agent_version"] = agent_version
         if facts is not None:
             values["facts"] = facts_to_json(facts)
+        these = DeviceRow.id.in_(device_ids)
         with self._database.write() as session:
-            session.execute(update(DeviceRow).where(DeviceRow.id.in_(device_ids)).values(**values))
+            # Everybody locks devices in this order, so nobody waits in a circle.
+            session.execute(
+                select(DeviceRow.id)
+                .where(these)
+                .order_by(DeviceRow.id)
+                .with_for_update(key_share=True)
+            )
+            session.execute(update(DeviceRow).where(these).values(**values))
 
     def is_online(self, device: Device) -> bool:
         """Whether the device was seen within ONLINE_WITHIN, as `device` says."""
@@ -200,29 +331,74 @@ class Devices:
             raise ExpiredTokenError(token.device_name)
         return token
 
+    def _locked(self, session: Session, name: str) -> DeviceRow:
+        row = session.scalars(
+            _present(DeviceRow.name == name).with_for_update(key_share=True)
+        ).one_or_none()
+        if row is None:
+            raise self._unknown(session, name)
+        return row
 
-def require_device(session: Session, device_id: str) -> DeviceRow:
-    """The row of an enrolled device. Raises UnknownDeviceError for a removed or unknown one."""
-    row = session.get(DeviceRow, device_id)
+    def _unknown(self, session: Session, name: str) -> UnknownDeviceError:
+        statement = _present().with_only_columns(DeviceRow.name).order_by(DeviceRow.name)
+        names = ", ".join(session.scalars(statement))
+        known = f"enrolled are {names}" if names else "enrol it with `genba device enroll NAME`"
+        return UnknownDeviceError(f"no device is named {name!r}: {known}")
+
+    def _shut_out(self, session: Session, row: DeviceRow, how: str, reason: str) -> int:
+        row.session_id = None
+        jobs = cancel_jobs_of(session, self._now(), row.id)
+        session.flush()
+        details = {"how": how, "key_sha256": row.spki_sha256, "cancelled_jobs": str(jobs)}
+        self._audit.note_in(
+            session, "revoke", row.name, details | ({"reason": reason} if reason else {})
+        )
+        return jobs
+
+    def _note_refusal(self, refusal: EnrolmentRefusedError, token: str, peer: str) -> None:
+        now = self._now()
+        # Tokens that nobody made can be made up without end.
+        what = () if refusal.subject == NOBODY else (refusal.subject, peer, token)
+        same = (refusal.reason, *what)
+        recent = {
+            key: at for key, at in self._noted.items() if abs(now - at) < REFUSALS_NOTED_EVERY
+        }
+        self._noted = {same: now} | recent
+        if same not in recent:
+            details = {"reason": refusal.reason, "peer": peer, "token": token}
+            self._audit.note("refuse", refusal.subject, details, actor=peer or NOBODY)
+
+
+def require_device(session: Session, device_id: str, *, changes: bool = False) -> DeviceRow:
+    """The row of a device that may connect, locked until the transaction ends: against being
+    shut out meanwhile, or against every change where the caller makes one.
+
+    Raises UnknownDeviceError for a removed or unknown device and RevokedDeviceError.
+    """
+    lock = {"key_share": True} if changes else {"read": True}
+    row = session.get(DeviceRow, device_id, with_for_update=lock)
     if row is None:
         raise UnknownDeviceError(f"no device with the id {device_id} is enrolled")
+    again = f"enrol it again with `genba device enroll {row.name}`"
     if row.removed_at is not None:
-        raise UnknownDeviceError(
-            f"{row.name} was removed from this workspace: enrol it again with"
-            f" `genba device enroll {row.name}`"
-        )
+        raise UnknownDeviceError(f"{row.name} was removed from this workspace: {again}")
+    if row.revoked_at is not None:
+        raise RevokedDeviceError(f"{row.name} was revoked and may not connect: {again}")
     return row
 
 
-def _active(*conditions: ColumnElement[bool]) -> Select[DeviceRow]:
+def _present(*conditions: ColumnElement[bool]) -> Select[DeviceRow]:
     return select(DeviceRow).where(DeviceRow.removed_at.is_(None), *conditions)
+
+
+def _shown(secret_sha256: str) -> str:
+    """What tells tokens apart in the audit log; nobody can make the token from it."""
+    return secret_sha256[:12]
 
 
 def _refuse_key_of_another(session: Session, spki_sha256: str, name: str) -> None:
     other = session.scalars(
-        _active(DeviceRow.spki_sha256 == spki_sha256, DeviceRow.name != name)
+        _present(DeviceRow.spki_sha256 == spki_sha256, DeviceRow.name != name)
     ).one_or_none()
     if other is not None:
-        raise KeyInUseError(
-            f"this key is enrolled as {other.name!r} already: remove that device first"
-        )
+        raise KeyInUseError(name, other.name)

@@ -1,44 +1,40 @@
 """The queue: who wants something of a device, who works on it, and what came of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import cast
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, bindparam, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from host.job import (
-    MAX_LOST_ATTEMPTS,
-    MAX_REFUSALS,
-    Job,
-    JobState,
-    Lease,
-    job_key,
-    refusal_delay_seconds,
+from host.errors import GenbaError
+from host.job import Job, JobState, Lease, job_key
+from host.measurement import Outcome, Spec, blobs_of
+from host.store.acts import (
+    Act,
+    Answer,
+    Claim,
+    Renewal,
+    Report,
+    UnknownJobError,
+    is_due,
+    lock_devices,
+    settle,
 )
-from host.measurement import (
-    FailureKind,
-    Measurement,
-    MeasurementFailure,
-    Outcome,
-    Spec,
-    blobs_of,
-)
+from host.store.audit import Audit
 from host.store.blobs import UnknownBlobError
 from host.store.codec import to_plain
-from host.store.database import Database, StoreError, insert_absent
+from host.store.database import Database, insert_absent, retried
 from host.store.devices import require_device
+from host.store.leases import end_leases
 from host.store.records import (
     device_from_row,
     failure_from_row,
-    failure_to_row,
     job_from_row,
     measurement_from_row,
-    measurement_to_row,
     result_from_row,
-    result_to_row,
 )
 from host.store.tables import (
     BlobRow,
@@ -48,26 +44,57 @@ from host.store.tables import (
     LeaseRow,
     MeasurementRow,
     ResultRow,
+    StudyRow,
+    UtcDateTime,
 )
 
+_NOW = bindparam("now", type_=UtcDateTime())
+_MAY_CONNECT = and_(DeviceRow.removed_at.is_(None), DeviceRow.revoked_at.is_(None))
+_HELD = and_(LeaseRow.device_id == DeviceRow.id, LeaseRow.ended_at.is_(None))
+_AT_WORK = (_HELD, JobRow.id == LeaseRow.job_id, JobRow.state == "leased")
+# Made once, as the gateway asks many times a second. The conditions on the tables that grow are
+# such that an index answers them for each device.
+_CALLERS = select(DeviceRow.id, DeviceRow.spki_sha256, DeviceRow.session_id).where(_MAY_CONNECT)
+_TO_CLAIM = select(DeviceRow.id).where(
+    _MAY_CONNECT,
+    or_(
+        exists().where(JobRow.device_id == DeviceRow.id, JobRow.state == "queued", is_due(_NOW)),
+        exists().where(*_AT_WORK, LeaseRow.expires_at <= _NOW),
+    ),
+    ~exists().where(*_AT_WORK, LeaseRow.expires_at > _NOW),
+)
+_TO_STOP = (
+    select(LeaseRow.device_id, LeaseRow.job_id)
+    .join(JobRow, JobRow.id == LeaseRow.job_id)
+    .where(
+        LeaseRow.device_id.in_(select(DeviceRow.id).where(_MAY_CONNECT)),
+        LeaseRow.ended_at.is_(None),
+        LeaseRow.expires_at > _NOW,
+        JobRow.state != "leased",
+    )
+)
 IDS_A_QUERY = 1000  # below every database's limit of parameters
 
 
-class UnknownJobError(StoreError):
-    """There is no such job."""
+@dataclass(frozen=True)
+class Caller:
+    """A device that may connect: the hash of its public key, and the session it opened last."""
 
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"there is no job {job_id!r} for this device in this workspace")
-        self.job_id = job_id
+    spki_sha256: str
+    session_id: str | None
 
 
 @dataclass(frozen=True)
-class Queue:
-    """What a connected device should know: jobs to claim, whether it works, jobs to stop."""
+class RollCall:
+    """What connected devices should be told at one moment, by device id.
 
-    waiting: int = 0
-    working: bool = False
-    stopped_job_ids: tuple[str, ...] = ()
+    `callers` are all that may connect, `to_claim` those that do not work while a job waits, and
+    `to_stop` names the jobs under open leases that were withdrawn.
+    """
+
+    callers: Mapping[str, Caller]
+    to_claim: frozenset[str]
+    to_stop: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -85,10 +112,12 @@ class Progress:
 class Jobs:
     """The jobs of a workspace. Every method is one transaction."""
 
-    def __init__(self, database: Database, now: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database, now: Callable[[], datetime], audit: Audit) -> None:
         self._database = database
         self._now = now
+        self._audit = audit
 
+    @retried
     def submit(
         self,
         device_id: str,
@@ -103,9 +132,9 @@ class Jobs:
 
         A job that had been cancelled is queued again, and so is one that failed only because its
         device went away or was not ready too often: that says nothing of the model. A higher
-        priority is claimed earlier; `label` is for people. Raises UnknownDeviceError for a removed
-        or unknown device, and UnknownBlobError where the model or the inputs were not put into the
-        store first.
+        priority is claimed earlier; of one priority, studies take turns on a device. `label` is
+        for people. Raises UnknownDeviceError for a removed or unknown device, RevokedDeviceError,
+        and UnknownBlobError where the model or the inputs were not put into the store first.
         """
         with self._database.write() as session:
             device = require_device(session, device_id)
@@ -128,65 +157,44 @@ class Jobs:
                 "lost_attempts": 0,
                 "refusals": 0,
                 "priority": priority,
+                "turn": 0,
                 "purpose": purpose,
                 "study_id": study_id,
                 "created_at": self._now(),
             }
             insert_absent(session, JobRow, [job])
             row = session.scalars(select(JobRow).where(JobRow.key == key).with_for_update()).one()
-            if row.state == "cancelled" or _says_nothing(session, row):
-                self._end_leases(session, LeaseRow.job_id == row.id)
+            is_new = row.id == job["id"]
+            if is_new or row.state == "cancelled" or _says_nothing(session, row):
+                end_leases(session, self._now(), LeaseRow.job_id == row.id)
                 _queue_anew(row)
+                row.turn = _turn(session, row)
+                self._note_job(session, row, device.name)
             return job_from_row(row)
 
-    def claim(self, device_id: str, session_id: str, lease_seconds: float) -> Lease | None:
-        """Give the device its next job: the highest priority first, then the oldest.
+    @retried
+    def settle(self, acts: Sequence[Act]) -> list[Answer]:
+        """Do what several devices ask for, all in one transaction.
 
-        No two claims ever get the same attempt. Leases of this device that ran out end first.
+        Each has its answer: a claim the lease or None, a renewal whether to stop, a report whether
+        it was kept. Where one is refused its answer is the error that `claim` or `report` raises.
         """
         with self._database.write() as session:
-            now = self._now()
-            expired = and_(LeaseRow.device_id == device_id, LeaseRow.expires_at <= now)
-            self._lose(session, expired, "the agent went away")
-            row = session.scalars(_next_job(device_id, now)).first()
-            if row is None:
-                return None
-            row.state = "leased"
-            row.attempt += 1
-            lease = LeaseRow(
-                id=uuid4().hex,
-                job_id=row.id,
-                device_id=device_id,
-                session_id=session_id,
-                attempt=row.attempt,
-                lease_seconds=lease_seconds,
-                taken_at=now,
-                expires_at=now + timedelta(seconds=lease_seconds),
-                ended_at=None,
-            )
-            session.add(lease)
-            return Lease(lease.id, job_from_row(row), row.attempt, lease_seconds)
+            return settle(session, self._now(), acts)
+
+    def claim(self, device_id: str, session_id: str, lease_seconds: float) -> Lease | None:
+        """Give the device its next job: the highest priority first, then by turns of the studies.
+
+        No two claims ever get the same attempt, but a device that holds a lease of the same session
+        gets that one again: it did not hear the answer. Leases of this device that ran out end
+        first. Raises SessionSupersededError where the device has opened another session, and
+        UnknownDeviceError where it may not connect.
+        """
+        return cast("Lease | None", self._one(Claim(device_id, session_id, lease_seconds)))
 
     def renew(self, device_id: str, lease_id: str) -> bool:
         """Keep a lease alive; True says that its job is to be stopped."""
-        with self._database.write() as session:
-            lease = session.get(LeaseRow, lease_id, with_for_update=True)
-            if lease is None or lease.device_id != device_id or lease.ended_at is not None:
-                return True
-            job = session.scalars(select(JobRow).where(JobRow.id == lease.job_id)).one()
-            if job.state != "leased":
-                return True
-            lease.expires_at = self._now() + timedelta(seconds=lease.lease_seconds)
-            return False
-
-    def release_sessions_before(self, device_id: str, session_id: str) -> int:
-        """End the leases that other sessions of the device hold; their jobs are queued again.
-
-        Returns how many leases ended.
-        """
-        with self._database.write() as session:
-            others = and_(LeaseRow.device_id == device_id, LeaseRow.session_id != session_id)
-            return self._lose(session, others, "the agent went away")
+        return bool(self._one(Renewal(device_id, lease_id)))
 
     def report(
         self,
@@ -203,27 +211,14 @@ class Jobs:
         ready gets the job again after a while, and MAX_REFUSALS times in all. Raises
         UnknownJobError.
         """
-        with self._database.write() as session:
-            row = session.scalars(
-                select(JobRow).where(JobRow.id == job_id).with_for_update()
-            ).one_or_none()
-            if row is None or row.device_id != device_id:
-                raise UnknownJobError(job_id)
-            attempted = and_(LeaseRow.job_id == job_id, LeaseRow.attempt == attempt)
-            if isinstance(outcome, MeasurementFailure) and outcome.kind == "cancelled":
-                self._lose(session, attempted, "the agent stopped")
-                return False
-            ended = self._end_leases(session, attempted)
-            if row.state in ("done", "failed"):
-                return False
-            if isinstance(outcome, MeasurementFailure) and outcome.kind == "not_ready":
-                # Reported twice, or of an attempt that was lost: counted already.
-                if not ended or row.state != "leased":
-                    return False
-                if not self._refused_too_often(row, outcome):
-                    return True
-            self._keep(session, row, idempotency_key, outcome)
-            return True
+        job = device_id, job_id, attempt
+        return bool(self._one(Report.of(job, idempotency_key, outcome, self._now())))
+
+    def _one(self, act: Act) -> Answer:
+        (answer,) = self.settle([act])
+        if isinstance(answer, GenbaError):
+            raise answer
+        return answer
 
     def get(self, job_id: str) -> Job:
         """The job. Raises UnknownJobError."""
@@ -253,51 +248,56 @@ class Jobs:
                 found |= _progress(session, ids)
         return found
 
+    @retried
     def cancel(self, job_ids: Iterable[str]) -> int:
         """Withdraw the jobs that have no outcome yet; returns how many were withdrawn.
 
         A device that works on one is told to stop.
         """
         wanted = list(job_ids)
-        cancelled = 0
+        cancelled: dict[str, list[str]] = {}
         with self._database.write() as session:
             for start in range(0, len(wanted), IDS_A_QUERY):
-                ids = wanted[start : start + IDS_A_QUERY]
-                for row in session.scalars(
-                    select(JobRow)
-                    .where(JobRow.id.in_(ids), JobRow.state.in_(("queued", "leased")))
-                    .with_for_update()
-                ):
+                for row in self._open_jobs(session, wanted[start : start + IDS_A_QUERY]):
                     row.state, row.finished_at = "cancelled", self._now()
-                    cancelled += 1
-        return cancelled
+                    cancelled.setdefault(row.device_id, []).append(row.id)
+            session.flush()
+            for device_id, ids in sorted(cancelled.items()):
+                name = session.scalars(
+                    select(DeviceRow.name).where(DeviceRow.id == device_id)
+                ).one()
+                details = {"jobs": str(len(ids)), "job_ids": " ".join(ids)}
+                self._audit.note_in(session, "cancel", name, details)
+        return sum(map(len, cancelled.values()))
+
+    def _open_jobs(self, session: Session, ids: Sequence[str]) -> Sequence[JobRow]:
+        """Those of the jobs that have no outcome yet, locked."""
+        theirs = select(JobRow.device_id).where(JobRow.id.in_(ids)).distinct()
+        lock_devices(session, session.scalars(theirs).all())
+        return session.scalars(
+            select(JobRow)
+            .where(JobRow.id.in_(ids), JobRow.state.in_(("queued", "leased")))
+            .order_by(JobRow.number)
+            .with_for_update()
+        ).all()
 
     def waiting(self, device_id: str) -> int:
         """How many jobs the device could claim now."""
         with self._database.read() as session:
             return _waiting(session, self._now()).get(device_id, 0)
 
-    def queues(self) -> dict[str, Queue]:
-        """What each device that may connect should know now, by device id."""
+    def roll_call(self) -> RollCall:
+        """What connected devices should be told now."""
         now = self._now()
         with self._database.read() as session:
-            devices = session.scalars(select(DeviceRow.id).where(DeviceRow.removed_at.is_(None)))
-            waiting = _waiting(session, now)
-            open_leases = session.execute(
-                select(LeaseRow.device_id, LeaseRow.job_id, JobRow.state)
-                .join(JobRow, JobRow.id == LeaseRow.job_id)
-                .where(LeaseRow.ended_at.is_(None), LeaseRow.expires_at > now)
-            ).all()
-            return {
-                device_id: Queue(
-                    waiting=waiting.get(device_id, 0),
-                    working=any(d == device_id and s == "leased" for d, _, s in open_leases),
-                    stopped_job_ids=tuple(
-                        job for d, job, s in open_leases if d == device_id and s != "leased"
-                    ),
-                )
-                for device_id in devices
-            }
+            callers = session.execute(_CALLERS).all()
+            to_claim = session.scalars(_TO_CLAIM, {"now": now}).all()
+            stopped = session.execute(_TO_STOP, {"now": now}).all()
+        to_stop: dict[str, tuple[str, ...]] = {}
+        for device_id, job_id in stopped:
+            to_stop[device_id] = (*to_stop.get(device_id, ()), job_id)
+        known = {device_id: Caller(spki, last) for device_id, spki, last in callers}
+        return RollCall(known, frozenset(to_claim), to_stop)
 
     def leased_blobs(self, device_id: str) -> set[str]:
         """The hashes of the files that the device may read: those of its open leases."""
@@ -330,79 +330,49 @@ class Jobs:
             statement = select(JobRow).where(JobRow.study_id == study_id).order_by(JobRow.number)
             return [job_from_row(row) for row in session.scalars(statement)]
 
-    def _end_leases(self, session: Session, which: ColumnElement[bool]) -> list[LeaseRow]:
-        leases = session.scalars(
-            select(LeaseRow).where(which, LeaseRow.ended_at.is_(None)).with_for_update()
-        ).all()
-        for lease in leases:
-            lease.ended_at = self._now()
-        return list(leases)
-
-    def _lose(self, session: Session, which: ColumnElement[bool], why: str) -> int:
-        """End these leases without an outcome: queue their jobs again, or give up."""
-        leases = self._end_leases(session, which)
-        for lease in leases:
-            job = session.scalars(
-                select(JobRow).where(JobRow.id == lease.job_id).with_for_update()
+    def _note_job(self, session: Session, job: JobRow, device: str) -> None:
+        details = {"job_id": job.id, "kind": job.kind, "label": job.label}
+        if job.model_sha256 is not None:
+            details["model_sha256"] = job.model_sha256
+        if job.study_id is not None:
+            details["study"] = session.scalars(
+                select(StudyRow.name).where(StudyRow.id == job.study_id)
             ).one()
-            if job.state != "leased":
-                continue
-            job.lost_attempts += 1
-            if job.lost_attempts < MAX_LOST_ATTEMPTS:
-                job.state = "queued"
-                continue
-            message = f"{why} {job.lost_attempts} times while running this job"
-            self._keep(session, job, None, self._failure(job, "worker_crashed", message))
         session.flush()
-        return len(leases)
-
-    def _refused_too_often(self, job: JobRow, refusal: MeasurementFailure) -> bool:
-        """Queue the job for later, unless its device was not ready MAX_REFUSALS times."""
-        job.refusals += 1
-        if job.refusals >= MAX_REFUSALS:
-            return True
-        job.state, job.not_ready_because = "queued", refusal.message
-        job.not_before = self._now() + timedelta(seconds=refusal_delay_seconds(job.refusals))
-        return False
-
-    def _failure(self, job: JobRow, kind: FailureKind, message: str) -> MeasurementFailure:
-        return MeasurementFailure(job.device_id, job.model_sha256, kind, message, self._now())
-
-    def _keep(
-        self, session: Session, job: JobRow, idempotency_key: str | None, outcome: Outcome
-    ) -> None:
-        """End the job; no idempotency key means that the host found out by itself."""
-        now = self._now()
-        if isinstance(outcome, MeasurementFailure):
-            session.add(failure_to_row(job.id, idempotency_key, outcome))
-        elif isinstance(outcome, Measurement):
-            session.add(measurement_to_row(job.id, idempotency_key or "", outcome))
-        else:
-            session.add(result_to_row(job.id, idempotency_key or "", outcome, now))
-        job.state = "failed" if isinstance(outcome, MeasurementFailure) else "done"
-        job.finished_at = now
-        job.not_before = job.not_ready_because = None
+        self._audit.note_in(session, "job", device, details)
 
 
-def _is_due(now: datetime) -> ColumnElement[bool]:
-    return or_(JobRow.not_before.is_(None), JobRow.not_before <= now)
+def _turn(session: Session, job: JobRow) -> int:
+    """When it is the job's turn among those of its priority on its device.
 
-
-def _next_job(device_id: str, now: datetime) -> Select[JobRow]:
-    return (
-        select(JobRow)
-        .where(JobRow.device_id == device_id, JobRow.state == "queued", _is_due(now))
-        .order_by(JobRow.priority.desc(), JobRow.number)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
+    Start-time fair queueing (Goyal, Vin, Cheng 1996) with every job of the same length: behind the
+    last waiting job of its own study, but never before what the device has begun by now, so that
+    a study which comes later neither waits for all that others asked for nor overtakes it.
+    """
+    on_device = and_(JobRow.device_id == job.device_id, JobRow.priority == job.priority)
+    own = and_(JobRow.study_id.is_not_distinct_from(job.study_id), JobRow.id != job.id)
+    last = [
+        session.scalar(
+            select(JobRow.turn)
+            .where(on_device, JobRow.state == state, *conditions)
+            .order_by(JobRow.turn.desc())
+            .limit(1)
+        )
+        for state, conditions in (
+            ("queued", (own,)),
+            ("leased", (JobRow.id != job.id,)),
+            ("done", ()),
+            ("failed", ()),
+        )
+    ]
+    return max(turn or 0 for turn in last) + 1
 
 
 def _claimable(now: datetime) -> ColumnElement[bool]:
     live = exists().where(
         LeaseRow.job_id == JobRow.id, LeaseRow.ended_at.is_(None), LeaseRow.expires_at > now
     )
-    return or_(and_(JobRow.state == "queued", _is_due(now)), and_(JobRow.state == "leased", ~live))
+    return or_(and_(JobRow.state == "queued", is_due(now)), and_(JobRow.state == "leased", ~live))
 
 
 def _queue_anew(row: JobRow) -> None:

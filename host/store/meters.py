@@ -1,7 +1,7 @@
 """Which meter on the network measures which device."""
 
 from host.device import MeterBinding
-from host.store.database import Database, upsert
+from host.store.database import Database, retried, upsert
 from host.store.devices import require_device
 from host.store.records import meter_from_row
 from host.store.tables import MeterRow
@@ -13,6 +13,7 @@ class Meters:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @retried
     def bind(self, device_id: str, binding: MeterBinding) -> None:
         """Let this meter be the device's, in place of any other.
 
@@ -29,6 +30,7 @@ class Meters:
             row = session.get(MeterRow, device_id)
             return None if row is None else meter_from_row(row)
 
+    @retried
     def unbind(self, device_id: str) -> bool:
         """Forget the device's meter; returns whether it had one."""
         with self._database.write() as session:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, cast
 
-from host.device import Device, DeviceFacts, MeterBinding, PowerSource, Runtime
+from host.device import Device, DeviceFacts, Guard, MeterBinding, PowerSource, Runtime
 from host.job import Job, JobState
 from host.measurement import (
     FailureKind,
@@ -44,6 +44,8 @@ def facts_from_json(values: Mapping[str, Any]) -> DeviceFacts:
         "cpu_flags": tuple(values["cpu_flags"]),
         "runtimes": tuple(Runtime(**runtime) for runtime in values["runtimes"]),
         "power_sources": tuple(PowerSource(**source) for source in values["power_sources"]),
+        # Facts that an older program kept have none.
+        "guards": tuple(Guard(**guard) for guard in values.get("guards", ())),
     }
     return DeviceFacts(**{**values, **nested})
 
@@ -58,6 +60,7 @@ def device_from_row(row: DeviceRow) -> Device:
         last_seen_at=row.last_seen_at,
         agent_version=row.agent_version,
         facts=None if row.facts is None else facts_from_json(row.facts),
+        revoked_at=row.revoked_at,
     )
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+from host.store.audit import Audit, current_actor
 from host.store.blobs import Blobs
 from host.store.bundles import Bundles
 from host.store.candidates import Candidates
@@ -16,6 +17,7 @@ from host.store.measurements import Measurements
 from host.store.meters import Meters
 from host.store.migrate import upgrade
 from host.store.probes import Probes
+from host.store.queue_view import QueueView
 from host.store.studies import Studies
 
 
@@ -32,20 +34,26 @@ class Store:
     """
 
     def __init__(
-        self, database: Database, blobs_folder: Path, now: Callable[[], datetime] = utc_now
+        self,
+        database: Database,
+        blobs_folder: Path,
+        now: Callable[[], datetime] = utc_now,
+        actor: str | None = None,
     ) -> None:
         self._database = database
         self.now = now
+        self.audit = Audit(database, now, current_actor() if actor is None else actor)
         self.blobs = Blobs(database, blobs_folder, now)
-        self.devices = Devices(database, now)
-        self.jobs = Jobs(database, now)
+        self.devices = Devices(database, now, self.audit)
+        self.jobs = Jobs(database, now, self.audit)
         self.measurements = Measurements(database)
         self.probes = Probes(database)
+        self.queue_view = QueueView(database, now)
         self.meters = Meters(database)
         self.candidates = Candidates(database, now)
         self.studies = Studies(database, now)
         self.cost_models = CostModels(database, now)
-        self.bundles = Bundles(database, now)
+        self.bundles = Bundles(database, now, self.audit)
 
     @classmethod
     def open(

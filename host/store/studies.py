@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from host.errors import UsageError
-from host.store.database import Database, insert_absent, upsert
+from host.store.database import Database, insert_absent, retried, upsert
 from host.store.tables import (
     AccuracyRecord,
     FrontRow,
@@ -81,6 +82,7 @@ class Studies:
         self._database = database
         self._now = now
 
+    @retried
     def create(self, name: str, config_json: str, seed: int) -> Study:
         """A new study in the stage "created". Raises StudyExistsError."""
         with self._database.write() as session:
@@ -91,14 +93,14 @@ class Studies:
                 "stage": "created",
                 "created_at": self._now(),
             }
-            before = session.scalar(select(StudyRow.id).where(StudyRow.name == name))
-            if before is not None:
-                raise StudyExistsError(
-                    f"a study named {name!r} exists already: resume it or choose another name"
-                )
             row = StudyRow(**values)
             session.add(row)
-            session.flush()
+            try:
+                session.flush()
+            except IntegrityError as error:
+                raise StudyExistsError(
+                    f"a study named {name!r} exists already: resume it or choose another name"
+                ) from error
             return _study(row)
 
     def by_name(self, name: str) -> Study:
@@ -116,23 +118,27 @@ class Studies:
         with self._database.read() as session:
             return [_study(row) for row in session.scalars(select(StudyRow).order_by(StudyRow.id))]
 
+    @retried
     def set_stage(self, study_id: int, stage: str) -> None:
         """Note what the study does now; that also says that it goes on."""
         with self._database.write() as session:
             row = _row(session, study_id)
             row.stage, row.finished_at, row.failed_because = stage, None, None
 
+    @retried
     def finish(self, study_id: int) -> None:
         """Note that the study is complete."""
         with self._database.write() as session:
             row = _row(session, study_id)
             row.finished_at, row.failed_because = self._now(), None
 
+    @retried
     def fail(self, study_id: int, because: str) -> None:
         """Note why the study stopped, in a sentence; it may be resumed."""
         with self._database.write() as session:
             _row(session, study_id).failed_because = because
 
+    @retried
     def add_candidates(self, study_id: int, rows: Sequence[StudyCandidate]) -> None:
         """Note the parts of candidates; a part that is known stays as it is."""
         values = [
@@ -164,6 +170,7 @@ class Studies:
                 for row in session.scalars(statement)
             ]
 
+    @retried
     def add_predictions(self, study_id: int, rows: Sequence[PredictionRow]) -> None:
         """Keep predictions; one for the same candidate, device and target is replaced."""
         with self._database.write() as session:
@@ -193,6 +200,7 @@ class Studies:
                 for row in session.scalars(statement)
             ]
 
+    @retried
     def add_accuracy(self, study_id: int, row: AccuracyRow) -> None:
         """Keep an accuracy; one of the same candidate and form is replaced."""
         with self._database.write() as session:
@@ -211,6 +219,7 @@ class Studies:
                 for row in session.scalars(statement)
             ]
 
+    @retried
     def add_front(self, study_id: int, keys: Sequence[str]) -> None:
         """Keep the Pareto front in this order; an earlier front is replaced."""
         rows = [
@@ -218,6 +227,7 @@ class Studies:
             for position, key in enumerate(keys)
         ]
         with self._database.write() as session:
+            _row(session, study_id)  # locked, so that two fronts do not become one
             session.execute(delete(FrontRow).where(FrontRow.study_id == study_id))
             insert_absent(session, FrontRow, rows)
 
@@ -231,6 +241,7 @@ class Studies:
         with self._database.read() as session:
             return list(session.scalars(statement))
 
+    @retried
     def put_result(self, study_id: int, name: str, json_text: str) -> None:
         """Keep the outcome of a finished step; an earlier one of that name is replaced."""
         row = {"study_id": study_id, "name": name, "json_text": json_text}
@@ -245,7 +256,7 @@ class Studies:
 
 
 def _row(session: Session, study_id: int) -> StudyRow:
-    row = session.get(StudyRow, study_id)
+    row = session.get(StudyRow, study_id, with_for_update={"key_share": True})
     if row is None:
         raise UnknownStudyError(f"there is no study with the number {study_id}")
     return row

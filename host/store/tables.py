@@ -71,7 +71,10 @@ class Base(DeclarativeBase):
 
 
 class DeviceRow(Base):
-    """A registered machine; a removed one keeps its row, and its name becomes free."""
+    """A registered machine; a removed one keeps its row, and its name becomes free.
+
+    A revoked one keeps its name and may enrol again. `session_id` is that of the last Hello.
+    """
 
     __tablename__ = "devices"
     __table_args__ = (
@@ -99,6 +102,8 @@ class DeviceRow(Base):
     agent_version: Mapped[str | None] = mapped_column(Text)
     facts: Mapped[dict[str, Any] | None]
     removed_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    session_id: Mapped[str | None] = mapped_column(String(64))
 
 
 class TokenRow(Base):
@@ -142,10 +147,11 @@ class JobRow(Base):
     """The queue between whoever wants something of a device and the gateway.
 
     `inputs_sha256` is that of a verify job; `not_before` is set while its device was not ready.
+    `turn` orders the jobs of different studies on one device so that they take turns.
     """
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_queue", "device_id", "state", "priority", "number"),)
+    __table_args__ = (Index("ix_jobs_queue", "device_id", "state", "priority", "turn", "number"),)
 
     number: Mapped[int] = mapped_column(primary_key=True)  # the order of submission
     id: Mapped[str] = mapped_column(String(ID_LENGTH), unique=True)
@@ -163,6 +169,7 @@ class JobRow(Base):
     not_before: Mapped[datetime | None]
     not_ready_because: Mapped[str | None] = mapped_column(Text)
     priority: Mapped[int]
+    turn: Mapped[int] = mapped_column(BigInteger)
     purpose: Mapped[str] = mapped_column(String(200))
     study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id"), index=True)
     created_at: Mapped[datetime]
@@ -362,3 +369,18 @@ class BundleRow(Base):
     path: Mapped[str] = mapped_column(Text)
     manifest_sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH))
     created_at: Mapped[datetime]
+
+
+class AuditRow(Base):
+    """Who did what; each row holds the hash of the one before. Triggers forbid to change any."""
+
+    __tablename__ = "audit_log"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(Text)
+    details_json: Mapped[str] = mapped_column(Text)
+    previous_sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH), unique=True)
+    sha256: Mapped[str] = mapped_column(String(SHA256_LENGTH), unique=True)

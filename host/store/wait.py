@@ -15,12 +15,13 @@ from host.store.store import Store
 class JobCancelledError(StoreError):
     """A job was withdrawn while somebody waited for it."""
 
-    def __init__(self, job: Job, device: Device | None, *, removed: bool) -> None:
+    def __init__(self, job: Job, device: Device | None, shut_out: str | None) -> None:
+        """`shut_out` says what was done to the device, if that is why."""
         name = job.device_id if device is None else device.name
         super().__init__(
-            f"{name} was removed from this workspace while waiting for its outcome: enrol it again"
-            f" with `genba device enroll {name}` and run the same command again"
-            if removed
+            f"{name} was {shut_out} while waiting for its outcome: enrol it again with"
+            f" `genba device enroll {name}` and run the same command again"
+            if shut_out is not None
             else f"job {job.id} on {name} was cancelled while waiting for its outcome: run the same"
             " command again to ask for it anew"
         )
@@ -72,8 +73,10 @@ def wait_for_outcomes(
 
 def _withdrawn(store: Store, job: Job) -> JobCancelledError:
     device = store.devices.by_id(job.device_id)
-    removed = all(device.id != job.device_id for device in store.devices.all())
-    return JobCancelledError(job, device, removed=removed)
+    present = any(found.id == job.device_id for found in store.devices.all())
+    if device is not None and device.revoked_at is not None:
+        return JobCancelledError(job, device, "revoked")
+    return JobCancelledError(job, device, None if present else "removed from this workspace")
 
 
 def _waiting(store: Store, jobs: tuple[Job, ...], progress: Mapping[str, Progress]) -> Waiting:

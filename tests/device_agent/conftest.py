@@ -57,6 +57,7 @@ from protos import genba_agent_pb2 as pb
 from protos import genba_agent_pb2_grpc as rpc
 
 CHUNK_BYTES = 256 * 1024
+DEVICE_ID = "0123abcd"
 
 
 @dataclass
@@ -82,6 +83,12 @@ class Authority:
     @property
     def key_pem(self) -> bytes:
         return key_to_pem(self.key)
+
+    def sign_lease(self, lease: bytes) -> bytes:
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        return bytes(self.key.sign(b"genba-lease/1\n" + lease, ec.ECDSA(hashes.SHA256())))
 
     def issue(self, public_key: Any, common_name: str) -> bytes:
         from cryptography.hazmat.primitives import hashes, serialization
@@ -155,18 +162,30 @@ class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
         self.authority = authority
         self.secret = "the-secret"
         self.waiting: list[pb.Lease] = []
+        self.sign: Callable[[bytes], Any] = self.signed
+        self.protocols = (3, 3)
+        self.stored: dict[str, pb.ReportRequest] = {}
+        self.lose_one_acknowledgement = False
+        self.busy_claims = 0
+        self.answered_protocol: int | None = None
+        self.chunk_pause_seconds = 0.0
+        # As host/gateway/server.py has it.
+        self.min_ping_seconds = 20.0
         self.blobs: dict[str, bytes] = {}
         self.events: queue.Queue[pb.Event | None] = queue.Queue()
         self.cancel_on_renew: set[str] = set()
         self.refuse_hello: tuple[grpc.StatusCode, str] | None = None
+        self.refuse_watch: tuple[grpc.StatusCode, str] | None = None
         self.refuse_one_claim: tuple[grpc.StatusCode, str] | None = None
         self.refuse_report: tuple[grpc.StatusCode, str] | None = None
         self.cut_blob_after: int | None = None
+        self.blob_refusal: tuple[grpc.StatusCode, str] | None = None
         self.stored_already = False
         self.enrolments: list[pb.EnrollRequest] = []
         self.hellos: list[pb.HelloRequest] = []
         self.blob_requests: list[tuple[str, int]] = []
         self.renewals: list[str] = []
+        self.renewed_at: list[float] = []
         self.reports: list[pb.ReportRequest] = []
         self.uploads: list[tuple[str, str, bytes]] = []
         self.upload_parts: list[int] = []
@@ -198,7 +217,12 @@ class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
         self.events = queue.Queue()
 
     def _serve(self, register: Any, credentials: Any, port: int) -> int:
-        server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_ping_interval_without_data_ms", round(self.min_ping_seconds * 1e3)),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ]
+        server = grpc.server(futures.ThreadPoolExecutor(8), options=options)
         register(self, server)
         bound = int(server.add_secure_port(f"127.0.0.1:{port}", credentials))
         server.start()
@@ -243,9 +267,9 @@ class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "this token was used already")
         public_key = x509.load_pem_x509_csr(request.csr_pem).public_key()
         return pb.EnrollReply(
-            device_id="0123abcd",
+            device_id=DEVICE_ID,
             device_name="press-3",
-            certificate_pem=self.authority.issue(public_key, "0123abcd"),
+            certificate_pem=self.authority.issue(public_key, DEVICE_ID),
             ca_pem=self.authority.ca_pem,
             gateway_port=self.gateway_port,
         )
@@ -254,7 +278,18 @@ class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
         self.hellos.append(request)
         if self.refuse_hello is not None:
             context.abort(*self.refuse_hello)
-        return pb.HelloReply(protocol=2, host_version="0.1.0", device_name="press-3")
+        low, high = self.protocols
+        if request.protocol_min > high or request.protocol_max < low:
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"the agent speaks protocol {request.protocol_min} to {request.protocol_max}, this"
+                f" host {low} to {high}: update the older of the two",
+            )
+        protocol = self.answered_protocol or min(request.protocol_max, high)
+        return pb.HelloReply(protocol=protocol, host_version="0.1.0", device_name="press-3")
+
+    def signed(self, lease: bytes) -> Any:
+        return pb.SignedLease(lease=lease, signature=self.authority.sign_lease(lease))
 
     def Watch(self, request: Any, context: Any) -> Iterator[Any]:
         self.watching.set()
@@ -262,6 +297,8 @@ class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
             yield pb.Event(kind=pb.Event.KIND_JOB_READY)
         events = self.events
         while context.is_active():
+            if self.refuse_watch is not None:
+                context.abort(*self.refuse_watch)
             with contextlib.suppress(queue.Empty):
                 event = events.get(timeout=0.1)
                 if event is None:
@@ -272,19 +309,29 @@ class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
         refusal, self.refuse_one_claim = self.refuse_one_claim, None
         if refusal is not None:
             context.abort(*refusal)
-        return pb.ClaimReply(lease=self.waiting.pop(0)) if self.waiting else pb.ClaimReply()
+        if self.busy_claims:
+            self.busy_claims -= 1
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many devices ask at once")
+        if not self.waiting:
+            return pb.ClaimReply()
+        lease = self.waiting.pop(0)
+        return pb.ClaimReply(lease=lease, signed=self.sign(lease.SerializeToString()))
 
     def Renew(self, request: Any, context: Any) -> Any:
+        self.renewed_at.append(time.monotonic())
         self.renewals.append(request.lease_id)
         return pb.RenewReply(cancel=request.lease_id in self.cancel_on_renew, lease_seconds=60.0)
 
     def ReadBlob(self, request: Any, context: Any) -> Iterator[Any]:
         self.blob_requests.append((request.sha256, request.offset))
+        if self.blob_refusal is not None:
+            context.abort(*self.blob_refusal)
         data = self.blobs[request.sha256]
         cut, self.cut_blob_after = self.cut_blob_after, None
         for offset in range(request.offset, len(data), CHUNK_BYTES):
             if cut is not None and offset >= cut:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the link broke")
+            time.sleep(self.chunk_pause_seconds)
             yield pb.Chunk(offset=offset, data=data[offset : offset + CHUNK_BYTES])
 
     def WriteBlob(self, parts: Any, context: Any) -> Any:
@@ -307,7 +354,11 @@ class ScriptedHost(rpc.FleetServicer, rpc.EnrolmentServicer):
         self.reports.append(request)
         if self.refuse_report is not None:
             context.abort(*self.refuse_report)
-        return pb.ReportReply(stored=not self.stored_already)
+        is_new = self.stored.setdefault(request.idempotency_key, request) is request
+        if self.lose_one_acknowledgement:
+            self.lose_one_acknowledgement = False
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the link broke")
+        return pb.ReportReply(stored=is_new and not self.stored_already)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
@@ -373,6 +424,7 @@ def lease_message(lease: Lease) -> pb.Lease:
         job_id=lease.job_id,
         attempt=lease.attempt,
         lease_seconds=lease.seconds,
+        device_id=DEVICE_ID,
         **{_TASKS[type(lease.spec)]: message(lease.spec)},
     )
 
@@ -405,12 +457,12 @@ def enrolled(host: ScriptedHost, tmp_path: Path) -> Home:
     home.create()
     home.save_identity(
         Identity(
-            device_id="0123abcd",
+            device_id=DEVICE_ID,
             device_name="press-3",
             host="127.0.0.1",
             gateway_port=host.gateway_port,
             key_pem=key_to_pem(key),
-            certificate_pem=host.authority.issue(key.public_key(), "0123abcd"),
+            certificate_pem=host.authority.issue(key.public_key(), DEVICE_ID),
             ca_pem=host.authority.ca_pem,
         )
     )
@@ -447,6 +499,39 @@ def start_agent(enrolled: Home) -> Iterator[Callable[..., AgentProcess]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@dataclass(frozen=True)
+class SmallDisk:
+    """A disk of 8 MiB in `folder`, which only the processes behind `before` see."""
+
+    folder: Path
+
+    @property
+    def before(self) -> list[str]:
+        """What to put before a command."""
+        mount = f'mount -t tmpfs -o size=8M small "{self.folder}" && exec "$@"'
+        return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
+
+    def run(self, script: str) -> list[str]:
+        """Run a script that knows the folder as DISK; the lines that it printed."""
+        text = f"from pathlib import Path\nDISK = Path({str(self.folder)!r})\n{script}"
+        command = [*self.before, sys.executable, "-c", text]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> SmallDisk:
+    """A small disk, or a skip where nobody may mount a file system of his own."""
+    made = SmallDisk(tmp_path / "disk")
+    made.folder.mkdir()
+    try:
+        subprocess.run([*made.before, "true"], capture_output=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this machine lets nobody mount a file system of his own: {error}")
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -503,8 +588,8 @@ def hours_model() -> bytes:
     onnx = pytest.importorskip("onnx")
     helper, types = onnx.helper, onnx.TensorProto
     nodes = [helper.make_node("Expand", ["x", "shape"], ["m0"])]
-    nodes += [helper.make_node("MatMul", [f"m{n}", "m0"], [f"m{n + 1}"]) for n in range(5_000)]
-    nodes.append(helper.make_node("ReduceMax", ["m5000"], ["y"]))
+    nodes += [helper.make_node("MatMul", [f"m{n}", "m0"], [f"m{n + 1}"]) for n in range(4_000)]
+    nodes.append(helper.make_node("ReduceMax", ["m4000"], ["y"]))
     graph = helper.make_graph(
         nodes,
         "hours",

@@ -20,6 +20,7 @@ from typing import Any, Callable
 import grpc
 import pytest
 
+from device_agent.errors import HostAwayError
 from device_agent.outbox import Letter, Outbox
 from device_agent.state import Home
 from device_agent.work import (
@@ -76,7 +77,7 @@ def test_hello_says_what_the_device_is(host: Any, start_agent: Callable[..., Any
     start_agent("--once").end()
 
     (hello,) = host.hellos
-    assert hello.protocol_min == hello.protocol_max == 2
+    assert hello.protocol_min == hello.protocol_max == 3
     assert hello.agent_version
     assert hello.facts.cpu_model
     runtime, *_ = hello.facts.runtimes
@@ -168,7 +169,7 @@ def test_an_outcome_waits_while_the_host_is_away(
 ) -> None:
     host.offer(conv_model, plan=plan_lasting(2.0))
     agent = start_agent()
-    wait_until(lambda: host.blob_requests)
+    wait_until(lambda: list(enrolled.cache.glob("??/*")))
     host.stop()
     wait_until(lambda: rows(enrolled) == 1)
 
@@ -200,7 +201,7 @@ def test_an_agent_killed_while_the_host_was_away_delivers_in_its_next_life(
 ) -> None:
     host.offer(conv_model, plan=plan_lasting(1.0))
     agent = start_agent()
-    wait_until(lambda: host.blob_requests)
+    wait_until(lambda: list(enrolled.cache.glob("??/*")))
     host.stop()
     wait_until(lambda: rows(enrolled) == 1)
     agent.process.kill()
@@ -266,6 +267,26 @@ def test_a_running_job_is_cancelled_by_the_answer_to_a_renewal(
     assert host.renewals
 
 
+def test_a_device_that_is_shut_out_in_the_middle_of_a_job_stops_it(
+    host: Any, start_agent: Callable[..., Any], hours_model: bytes
+) -> None:
+    host.offer(hours_model)
+    agent = start_agent()
+    wait_until(lambda: host.blob_requests)
+    wait_until(lambda: workers_of(agent.process.pid))
+    (worker,) = workers_of(agent.process.pid)
+    revoked = (grpc.StatusCode.UNAUTHENTICATED, "this device was revoked")
+
+    host.refuse_hello = host.refuse_report = host.refuse_watch = revoked
+
+    wait_until(lambda: not is_alive(worker), 5)
+    wait_until(lambda: len(host.reports) == 2)
+    time.sleep(0.5)
+    agent.process.terminate()
+    _, output = agent.end()
+    assert "the host refuses this device: this device was revoked" in output
+
+
 def test_a_cancel_of_another_job_leaves_this_one_alone(
     host: Any,
     start_agent: Callable[..., Any],
@@ -295,6 +316,29 @@ def test_a_lease_is_renewed_while_its_job_runs(
     assert host.reports[0].WhichOneof("outcome") == "measured"
     assert len(host.renewals) >= 3
     assert set(host.renewals) == {lease.id}
+
+
+def test_no_renewal_falls_into_a_timed_block(
+    host: Any,
+    start_agent: Callable[..., Any],
+    conv_model: bytes,
+    plan_lasting: Callable[[float], Plan],
+) -> None:
+    """Both sides read the same monotonic clock here."""
+    host.offer(conv_model, lease_seconds=3.0, plan=plan_lasting(3.0))
+
+    start_agent("--once").end()
+
+    (report,) = host.reports
+    (process,) = report.measured.processes
+    blocks = [
+        (block.started_monotonic_seconds, block.started_monotonic_seconds + block.lasted_seconds)
+        for block in process.blocks
+    ]
+    assert any(blocks[0][0] < moment < blocks[-1][1] for moment in host.renewed_at)
+    assert not [
+        moment for moment in host.renewed_at for start, end in blocks if start < moment < end
+    ]
 
 
 def test_an_hours_model_ends_at_its_timeout(
@@ -520,16 +564,141 @@ def test_other_bytes_than_the_lease_names_are_never_measured(
     assert "not what was announced" in report.failure.message
 
 
+@pytest.mark.parametrize("spoken", [(1, 2), (4, 5)], ids=["older host", "newer host"])
 def test_versions_that_do_not_meet_print_the_sentence_of_the_host(
-    host: Any, start_agent: Callable[..., Any]
+    host: Any, start_agent: Callable[..., Any], spoken: Any
 ) -> None:
-    sentence = "this host speaks protocols 2 to 3 and the agent 1 to 1: update the agent"
-    host.refuse_hello = (grpc.StatusCode.FAILED_PRECONDITION, sentence)
+    host.protocols = spoken
 
     status, output = start_agent("--once").end()
 
     assert status == 1
-    assert sentence in output
+    assert f"this host {spoken[0]} to {spoken[1]}: update the older of the two" in output
+    assert "Traceback" not in output
+
+
+def test_a_job_that_another_than_the_host_signed_is_neither_run_nor_reported(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes, another_authority: Any
+) -> None:
+    host.sign = lambda lease: pb.SignedLease(
+        lease=lease, signature=another_authority.sign_lease(lease)
+    )
+    for _ in range(3):
+        host.offer(conv_model)
+    agent = start_agent()
+    wait_until(lambda: len(host.waiting) == 2)
+
+    time.sleep(1.5)
+
+    # And it asks for no other one, for ten minutes.
+    assert len(host.waiting) == 2
+    assert host.blob_requests == []
+    assert host.reports == []
+    agent.process.terminate()
+    status, output = agent.end()
+    assert status == 0
+    assert "no job is taken from the host, because the job is not signed with the key" in output
+    assert "trying again in 10 minutes" in output
+
+
+def test_a_refused_agent_that_is_enrolled_anew_is_back_within_seconds(
+    host: Any, enrolled: Home, start_agent: Callable[..., Any]
+) -> None:
+    from device_agent.enrol import enrol, parse_token
+    from device_agent.identity import make_key_pair
+    from device_agent.system import read_facts
+
+    host.refuse_hello = (grpc.StatusCode.UNAUTHENTICATED, "this device was revoked")
+    start_agent()
+    wait_until(lambda: host.hellos)
+    host.refuse_hello = None
+
+    enrol(enrolled, parse_token(host.token), read_facts(), make_key_pair=make_key_pair, force=True)
+
+    assert host.watching.wait(8)
+
+
+def test_a_report_whose_acknowledgement_was_lost_is_sent_again_and_stored_once(
+    host: Any, enrolled: Home, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    host.lose_one_acknowledgement = True
+    host.offer(conv_model)
+    start_agent()
+
+    first, second = host.wait_for_reports(2)
+
+    assert first.idempotency_key == second.idempotency_key
+    assert first.measured == second.measured
+    assert list(host.stored) == [first.idempotency_key]
+    wait_until(lambda: rows(enrolled) == 0)
+
+
+def test_an_outbox_that_is_no_database_any_more_is_set_aside_and_work_goes_on(
+    host: Any, enrolled: Home, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    enrolled.outbox.write_bytes(b"\0" * 10_000)
+    host.offer(conv_model)
+
+    status, output = start_agent("--once").end()
+
+    assert status == 0
+    assert "the outbox was damaged" in output
+    assert enrolled.outbox.with_name("outbox.sqlite.damaged-1").read_bytes() == b"\0" * 10_000
+    assert [report.WhichOneof("outcome") for report in host.reports] == ["measured"]
+
+
+def test_a_file_that_the_host_does_not_have_is_a_failure_and_not_asked_for_for_ever(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    host.offer(conv_model)
+    host.blob_refusal = (grpc.StatusCode.NOT_FOUND, "no such file here")
+
+    start_agent("--once").end()
+
+    (report,) = host.reports
+    assert report.failure.kind == pb.Failure.KIND_RESOURCE
+    assert "no such file here" in report.failure.message
+
+
+def test_a_job_whose_lease_is_gone_is_given_up_and_not_reported(
+    host: Any, start_agent: Callable[..., Any], conv_model: bytes
+) -> None:
+    host.offer(conv_model)
+    host.blob_refusal = (grpc.StatusCode.PERMISSION_DENIED, "no lease names this file")
+
+    status, output = start_agent("--once").end()
+
+    assert status == 0
+    assert "given up" in output
+    assert host.reports == []
+
+
+def test_on_a_full_disk_a_job_fails_is_reported_all_the_same_and_the_next_one_works(
+    host: Any, enrolled: Home, small_disk: Any, tmp_path: Path, conv_model: bytes
+) -> None:
+    script = 'cp -r "$1" "$2/home" && cd "$3" && exec "$4" -m device_agent run --home "$2/home"'
+    disk, root = tmp_path / "disk", Path(__file__).parents[2]
+    command = ["sh", "-c", script, "sh", str(enrolled.path), str(disk), str(root), sys.executable]
+    with subprocess.Popen(
+        [*small_disk.before, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as agent:
+        assert host.watching.wait(30)
+        filler = Path(f"/proc/{agent.pid}/root{disk}/filler")
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4 * KIB))
+        host.offer(conv_model)
+        (failed,) = host.wait_for_reports(1)
+        filler.unlink()
+        host.offer(conv_model)
+        _, measured = host.wait_for_reports(2)
+        agent.terminate()
+        output, _ = agent.communicate(timeout=20)
+
+    assert failed.failure.kind == pb.Failure.KIND_RESOURCE, output
+    assert "cannot be kept on this device" in failed.failure.message
+    assert "held in memory until then" in output
+    assert measured.WhichOneof("outcome") == "measured", output
     assert "Traceback" not in output
 
 
@@ -611,6 +780,71 @@ def test_a_measuring_agent_ends_at_once_and_leaves_no_worker(
     assert time.monotonic() - started < 3
     assert host.reports == []
     wait_until(lambda: not is_alive(worker), 5)
+
+
+class RecordingService:
+    """Remembers what a service manager was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def ready(self) -> None:
+        self.told.append("ready")
+
+    def alive(self) -> None:
+        self.told.append("alive")
+
+    def status(self, text: str) -> None:
+        self.told.append(text)
+
+    def stopping(self) -> None:
+        self.told.append("stopping")
+
+
+def run_in_this_process(home: Home, service: RecordingService) -> None:
+    from device_agent.processes import default_worker_command
+    from device_agent.session import run_agent
+
+    run_agent(
+        home,
+        once=True,
+        worker_command=default_worker_command(),
+        say=lambda _: None,
+        service=service,
+    )
+
+
+def test_a_service_manager_is_told_what_goes_on(
+    host: Any, enrolled: Home, conv_model: bytes, plan_lasting: Callable[[float], Plan]
+) -> None:
+    lease = host.offer(conv_model, plan=plan_lasting(1.5))
+    service = RecordingService()
+
+    run_in_this_process(enrolled, service)
+
+    first, ready, *rest = service.told
+    assert first.startswith("attached to 127.0.0.1")
+    assert ready == "ready"
+    doing = f"job {lease.job_id}: measuring {lease.spec.run.model_sha256[:12]}"
+    alive = rest.index("alive", rest.index(doing))
+    assert alive < rest.index("waiting for jobs")
+    assert service.told[-1] == "stopping"
+    assert service.told.count("ready") == 1
+
+
+def test_an_agent_whose_host_is_away_has_started_all_the_same(
+    host: Any, enrolled: Home, spec: MeasureSpec
+) -> None:
+    host.stop()
+    with contextlib.closing(Outbox(enrolled.outbox)) as outbox:
+        failure = Failure(FailureKind.TIMEOUT, "too slow")
+        outbox.put(Lease("old", "old-job", 3, 60.0, spec), failure, "another boot")
+    service = RecordingService()
+
+    with pytest.raises(HostAwayError):
+        run_in_this_process(enrolled, service)
+
+    assert service.told == ["ready", "stopping"]
 
 
 def test_a_worker_does_not_outlive_an_agent_that_was_killed(
@@ -699,12 +933,14 @@ def test_a_host_that_is_away_is_complained_of_once(
 ) -> None:
     host.stop()
     agent = start_agent()
-    time.sleep(3.0)
+    first = agent.process.stdout.readline()
+    time.sleep(2.0)
 
     agent.process.terminate()
-    _, output = agent.end()
+    _, rest = agent.end()
 
-    assert output.count("cannot be reached") == 1
+    assert "cannot be reached" in first
+    assert "cannot be reached" not in rest
 
 
 @pytest.mark.skipif(struct.calcsize("P") == 4, reason="the limit is that of 64-bit systems")

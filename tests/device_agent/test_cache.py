@@ -116,16 +116,203 @@ def test_bytes_at_another_offset_than_asked_for_are_refused(cache: Cache) -> Non
         cache.fetch(digest(BLOB), len(BLOB), pull)
 
 
-def test_after_a_bad_part_the_next_pull_starts_again(cache: Cache, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("part", "offsets"),
+    [
+        (b"z" * 3000, [3000, 0]),
+        (BLOB[:5000] + b"z", [5001, 0]),
+        (b"z" * len(BLOB), [0]),
+        (BLOB + b"more", [0]),
+        (b"", [0]),
+    ],
+    ids=["foreign", "one byte", "foreign and whole", "longer than the blob", "empty"],
+)
+def test_a_part_that_is_no_beginning_of_the_blob_is_pulled_from_the_start(
+    cache: Cache, tmp_path: Path, part: bytes, offsets: Any
+) -> None:
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / f"{digest(BLOB)}.part").write_bytes(b"z" * 3000)
-    with pytest.raises(CorruptBlobError):
-        cache.fetch(digest(BLOB), len(BLOB), Source(BLOB).pull)
+    (tmp_path / "cache" / f"{digest(BLOB)}.part").write_bytes(part)
     source = Source(BLOB)
 
-    cache.fetch(digest(BLOB), len(BLOB), source.pull)
+    path = cache.fetch(digest(BLOB), len(BLOB), source.pull)
 
-    assert source.offsets == [0]
+    assert path.read_bytes() == BLOB
+    assert source.offsets == offsets
+
+
+def test_a_blob_that_is_truncated_at_the_host_is_refused_and_goes_on_once_it_is_whole(
+    cache: Cache,
+) -> None:
+    with pytest.raises(CorruptBlobError, match=f"4000 of {len(BLOB)} bytes came"):
+        cache.fetch(digest(BLOB), len(BLOB), Source(BLOB[:4000]).pull)
+    source = Source(BLOB)
+
+    path = cache.fetch(digest(BLOB), len(BLOB), source.pull)
+
+    assert source.offsets == [4000]
+    assert path.read_bytes() == BLOB
+
+
+PLANTED = ["the blob", "its part", "its folder"]
+
+
+@pytest.mark.parametrize("where", PLANTED)
+def test_a_link_that_somebody_planted_is_never_followed(
+    cache: Cache, tmp_path: Path, where: str
+) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "file").write_bytes(b"somebody else's")
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    name = digest(BLOB)
+    if where == "the blob":
+        (folder / name[:2]).mkdir()
+        (folder / name[:2] / name).symlink_to(foreign / "file")
+    elif where == "its part":
+        (folder / f"{name}.part").symlink_to(foreign / "file")
+    else:
+        (folder / name[:2]).symlink_to(foreign)
+
+    path = cache.fetch(name, len(BLOB), Source(BLOB).pull)
+
+    assert [file.name for file in foreign.iterdir()] == ["file"]
+    assert (foreign / "file").read_bytes() == b"somebody else's"
+    assert (foreign / "file").stat().st_mode & 0o200
+    assert path.read_bytes() == BLOB
+    assert not path.is_symlink()
+    assert not path.parent.is_symlink()
+
+
+def test_a_link_to_the_very_blob_is_not_taken_for_it(cache: Cache, tmp_path: Path) -> None:
+    """It could be changed behind the cache's back."""
+    (tmp_path / "elsewhere").write_bytes(BLOB)
+    folder = tmp_path / "cache" / digest(BLOB)[:2]
+    folder.mkdir(parents=True)
+    (folder / digest(BLOB)).symlink_to(tmp_path / "elsewhere")
+
+    path = cache.fetch(digest(BLOB), len(BLOB), Source(BLOB).pull)
+
+    assert not path.is_symlink()
+    assert path.read_bytes() == BLOB
+
+
+@pytest.mark.parametrize("name", [f"{digest(BLOB)}.part", f"{digest(BLOB)[:2]}/{digest(BLOB)}"])
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_file_is_removed_and_nobody_waits_for_it(
+    cache: Cache, tmp_path: Path, name: str, kind: str
+) -> None:
+    path = tmp_path / "cache" / name
+    path.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        (path / "deep").mkdir(parents=True)
+
+    assert cache.fetch(digest(BLOB), len(BLOB), Source(BLOB).pull).read_bytes() == BLOB
+
+
+def test_the_blob_used_last_is_the_newest_whatever_the_clock_says(tmp_path: Path) -> None:
+    """A board without a battery may have pulled it in 2099 and use it in 1970."""
+    cache = Cache(tmp_path, quota_bytes=25_000)
+    blobs = [bytes([n]) * 10_000 for n in range(3)]
+    first, second, third = (digest(blob) for blob in blobs)
+    for blob in blobs[:2]:
+        cache.fetch(digest(blob), len(blob), Source(blob).pull)
+    os.utime(tmp_path / second[:2] / second, (4e9, 4e9))
+
+    cache.fetch(first, 10_000, Source(blobs[0]).pull)
+    cache.fetch(third, 10_000, Source(blobs[2]).pull)
+
+    assert (tmp_path / first[:2] / first).exists()
+    assert not (tmp_path / second[:2] / second).exists()
+
+
+def test_a_disk_with_less_room_than_the_quota_makes_room_too(tmp_path: Path) -> None:
+    room = [30_000_000]
+    cache = Cache(tmp_path, free_bytes=lambda _: room[0])
+    old, new = b"o" * 10_000, b"n" * 10_000
+    path = cache.fetch(digest(old), 10_000, Source(old).pull)
+    room[0] = 4 << 20
+
+    cache.fetch(digest(new), 10_000, Source(new).pull)
+
+    assert not path.exists()
+
+
+def test_a_disk_that_never_takes_the_blob_is_said_before_a_byte_comes(tmp_path: Path) -> None:
+    source = Source(BLOB)
+    cache = Cache(tmp_path, free_bytes=lambda _: (4 << 20) + 100)
+
+    with pytest.raises(CacheError, match="the disk has 100 to spare"):
+        cache.fetch(digest(BLOB), len(BLOB), source.pull)
+
+    assert source.offsets == []
+
+
+_ON_DISK = """
+import hashlib, os
+from device_agent.cache import Cache
+from device_agent.errors import CacheError
+blob = os.urandom(3 << 20)
+name = hashlib.sha256(blob).hexdigest()
+cache = Cache(DISK / "cache")
+asked = []
+def pull(sha256, offset):
+    asked.append(offset)
+    for at in range(offset, len(blob), 1 << 18):
+        yield at, blob[at : at + (1 << 18)]
+def fetch(pull=pull, name=name):
+    try:
+        print(cache.fetch(name, len(blob), pull).read_bytes() == blob)
+    except CacheError as error:
+        print(error)
+"""
+
+
+def test_a_disk_that_runs_full_in_the_middle_of_a_pull_keeps_the_part(
+    small_disk: Any,
+) -> None:
+    full, kept, mended, asked = small_disk.run(
+        f"""{_ON_DISK}
+def filling(sha256, offset):
+    for number, piece in enumerate(pull(sha256, offset)):
+        if number == 4:
+            with (DISK / "filler").open("wb", buffering=0) as file:
+                try:
+                    while True:
+                        file.write(bytes(4096))
+                except OSError:
+                    pass
+        yield piece
+fetch(filling)
+print((DISK / "cache" / (name + ".part")).stat().st_size >= 1 << 20)
+(DISK / "filler").unlink()
+asked.clear()
+fetch()
+print(asked[0] >= 1 << 20, len(asked))
+"""
+    )
+
+    assert "cannot be kept on this device: No space left" in full
+    assert (kept, mended, asked) == ("True", "True", "True 1")
+
+
+def test_a_disk_that_became_read_only_still_serves_what_it_holds(
+    small_disk: Any,
+) -> None:
+    pulled, again, other = small_disk.run(
+        f"""{_ON_DISK}
+import subprocess
+fetch()
+subprocess.run(["mount", "-o", "remount,ro", str(DISK)], check=True)
+fetch()
+fetch(name="0" * 64)
+"""
+    )
+
+    assert (pulled, again) == ("True", "True")
+    assert "cannot be kept on this device: Read-only file system" in other
 
 
 def test_a_blob_that_rotted_on_the_card_is_pulled_again(cache: Cache) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +59,7 @@ def test_a_worker_loads_no_grpc() -> None:
         ("run", "--forever"),
         ("enroll",),
         ("enroll", "--token", "no token"),
+        ("install", "--print", "--user", "No User"),
     ],
 )
 def test_a_wrong_command_is_usage(arguments: Any, tmp_path: Path) -> None:
@@ -122,6 +126,8 @@ def test_status_is_for_people_and_for_programs(enrolled: Home) -> None:
     assert data["identity"]["device_name"] == "press-3"
     assert data["facts"]["cpu_cores_logical"] >= 1
     assert data["facts"]["runtimes"][0]["name"] == "onnx"
+    assert "guard network" in text.stdout
+    assert {"network", "files"} <= {guard["name"] for guard in data["facts"]["guards"]}
     assert "PRIVATE" not in text.stdout + json.dumps(data)
 
 
@@ -142,7 +148,8 @@ def test_the_doctor_is_for_people_and_for_programs(tmp_path: Path) -> None:
     checks = {check["name"]: check for check in json.loads(done.stdout)}
     assert checks["enrolment"]["state"] == "warn"
     assert "genba-agent enroll" in checks["enrolment"]["mend"]
-    assert {"governor", "runtime onnx", "schedstat", "free memory"} <= set(checks)
+    expected = {"governor", "runtime onnx", "guard network", "schedstat", "free memory"}
+    assert expected <= set(checks)
     fails = any(check["state"] == "fail" for check in checks.values())
     assert done.returncode == text.returncode == int(fails)
     assert "not enrolled" in text.stdout
@@ -168,3 +175,59 @@ def test_status_into_a_pipe_that_closes_ends_quietly(tmp_path: Path) -> None:
     )
 
     assert done.stderr == ""
+
+
+def test_the_unit_is_only_written_where_another_folder_is_named(tmp_path: Path) -> None:
+    python = Path(sys.executable).resolve()
+    hidden = any(str(python).startswith(f"{name}/") for name in ("/home", "/root", "/tmp"))
+
+    done = genba_agent("install", "--unit-dir", str(tmp_path))
+
+    if hidden:
+        assert done.returncode == 1
+        assert "which a service does not see" in done.stderr
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert done.returncode == 0, done.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["genba-agent.service"]
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="this system runs systemd")
+@pytest.mark.parametrize("command", ["install", "uninstall"])
+def test_without_systemd_there_is_no_service(command: str) -> None:
+    done = genba_agent(command)
+
+    assert done.returncode == 1
+    assert "not started by systemd" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_running_agent_tells_systemd_of_its_start_and_its_end(
+    host: Any, enrolled: Home, tmp_path: Path
+) -> None:
+    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    told.bind(str(tmp_path / "notify"))
+    told.settimeout(60)
+    environ = {
+        **os.environ,
+        "NOTIFY_SOCKET": str(tmp_path / "notify"),
+        "WATCHDOG_USEC": "3000000",
+    }
+    command = [sys.executable, "-m", "device_agent", "run", "--home", str(enrolled.path)]
+
+    with (
+        contextlib.closing(told),
+        subprocess.Popen(
+            command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as agent,
+    ):
+        heard: list[str] = []
+        while {"READY=1", "WATCHDOG=1"} - set(heard):
+            heard.append(told.recv(4096).decode())
+        agent.terminate()
+        while heard[-1] != "STOPPING=1":
+            heard.append(told.recv(4096).decode())
+        code = agent.wait(timeout=30)
+
+    assert code == 0
+    assert any(message.startswith("STATUS=attached to") for message in heard)

@@ -15,12 +15,13 @@ from device_agent.sensors.base import PowerSourceFacts
 from device_agent.sensors.mailbox import Mailbox
 from device_agent.state import Home
 from device_agent.surroundings import Surroundings
-from device_agent.system import Roots
+from device_agent.system import GuardFacts, Roots
 
 MACHINES = Path(__file__).parent / "machines"
 WORKS = RuntimeFacts("onnx", "onnxruntime", "1.23.2", works=True, why_not="")
 BROKEN = RuntimeFacts("tflite", "tflite-runtime", "", works=False, why_not="it is not installed")
 RAPL = PowerSourceFacts("rapl", works=True, why_not="")
+GUARDS = ("network", "files", "system-calls", "memory")
 
 
 @pytest.fixture
@@ -33,6 +34,7 @@ def examined(machine: Any, tmp_path: Path) -> Any:
             home=Home(tmp_path / "home"),
             runtimes=(WORKS,),
             power_sources=(RAPL,),
+            guards=tuple(GuardFacts(name, works=True, how="so", why_not="") for name in GUARDS),
             around=machine.surroundings(),
             today=lambda: dt.date(2026, 11, 24),
             online_cpus=2,
@@ -57,7 +59,7 @@ def test_a_good_device_has_nothing_to_mend(examined: Any, machine: Any) -> None:
 
     wrong = {name: check for name, check in checks.items() if check.state is not State.OK}
     assert set(wrong) == {"enrolment"}
-    assert len(checks) >= 18
+    assert len(checks) >= 22
     for check in checks.values():
         assert check.found
         assert bool(check.mend) == (check.state is not State.OK)
@@ -324,6 +326,32 @@ def test_recorded_machines_are_examined_whole(name: str, tmp_path: Path) -> None
         clock=iter(range(10**9)).__next__,
     )
 
-    checks = examine(Patient(Home(tmp_path), (WORKS,), (), around))
+    checks = examine(Patient(Home(tmp_path), (WORKS,), (), around=around))
 
     assert len(checks) >= 15
+
+
+def test_every_wall_around_a_worker_is_named_with_how_it_is_built(examined: Any) -> None:
+    checks = examined()
+
+    assert [checks[f"guard {name}"].found for name in GUARDS] == ["so"] * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("network", "user_namespaces"),
+        ("files", "LANDLOCK"),
+        ("system-calls", "SECCOMP"),
+        ("memory", "ulimit"),
+    ],
+)
+def test_a_missing_wall_says_what_a_model_could_do_and_what_mends_it(
+    examined: Any, name: str, word: str
+) -> None:
+    guard = GuardFacts(name, works=False, how="", why_not="refused by the kernel")
+
+    check = examined(guards=(guard,))[f"guard {name}"]
+
+    assert_mended_by(check, State.WARN, word, "refused by the kernel")
+    assert "hostile model" in check.meaning

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent.energy import Step, full_load, run_phases
+from device_agent.energy import Step, Timer, full_load, run_phases
 from device_agent.work import Phase, PhaseKind
 
 IDLE, STEP, BUSY, PACED = PhaseKind.IDLE, PhaseKind.STEP, PhaseKind.BUSY, PhaseKind.PACED
@@ -21,6 +21,7 @@ class Machine:
         self.now = 50.0
         self.runs: list[float] = []
         self.loads: list[float] = []
+        self.pauses: list[float] = []
         self._run_seconds, self._oversleep_seconds = run_seconds, oversleep_seconds
 
     def clock(self) -> float:
@@ -34,6 +35,9 @@ class Machine:
         self.loads.append(seconds)
         self.now += seconds
 
+    def pause(self) -> None:
+        self.pauses.append(self.now)
+
     def run(self) -> None:
         self.runs.append(self.now)
         self.now += self._run_seconds
@@ -43,9 +47,9 @@ class Machine:
         return run_phases(
             self.run,
             paced_hertz=paced_hertz,
-            clock=self.clock,
-            sleep=self.sleep,
+            timer=Timer(self.clock, self.sleep),
             load=self.load,
+            pause=self.pause,
             **plan,
         )
 
@@ -78,6 +82,15 @@ def test_phases_follow_each_other_without_a_gap() -> None:
 
     for before, after in zip(phases, phases[1:]):
         assert after.started_monotonic_seconds == before.ended_monotonic_seconds
+
+
+def test_the_agent_may_have_its_say_before_each_idle_window_and_in_no_phase() -> None:
+    machine = Machine()
+
+    phases = machine.phases(paced_hertz=5.0)
+
+    idle = [phase.started_monotonic_seconds for phase in phases if phase.kind is IDLE]
+    assert machine.pauses == idle
 
 
 def test_only_windows_with_the_model_count_inferences() -> None:
@@ -189,9 +202,9 @@ def test_phases_on_the_real_clock_are_those_of_the_monotonic_one() -> None:
         windows=1,
         window_seconds=0.05,
         paced_hertz=100.0,
-        clock=time.monotonic,
-        sleep=time.sleep,
+        timer=Timer(time.monotonic, time.sleep),
         load=full_load,
+        pause=lambda: None,
         step=Step(rest_seconds=0.02, load_seconds=0.02),
     )
 

@@ -235,11 +235,11 @@ def test_a_model_that_needs_more_memory_than_it_may_have_is_a_matter_of_resource
 ) -> None:
     model = model_of(
         [node("Expand", ["x", "shape"], ["y"])],
-        y=(30_000, 30_000),
-        constants=[expanded(30_000, 30_000)],
+        y=(16_000, 16_000),
+        constants=[expanded(16_000, 16_000)],
     )
 
-    failure = device.run(model, address_space_bytes=2048 * MIB)
+    failure = device.run(model, address_space_bytes=1024 * MIB)
 
     assert isinstance(failure, Failure)
     assert failure.kind is FailureKind.RESOURCE, failure.message

@@ -331,8 +331,9 @@ def test_a_profile_has_a_folder_of_its_own_that_is_gone_afterwards(
 ) -> None:
     profile = Profile("onnx", "onnxruntime", "1", 1, (), 5, 0.1, (OperatorTime("y", "Conv", 0.1),))
     code = (
-        "os.makedirs(request['scratch_folder'] + '/deep/er')\n"
-        "open(request['scratch_folder'] + '/deep/trace', 'w').write('x')"
+        "scratch = request['confinement']['scratch']\n"
+        "os.makedirs(scratch + '/deep/er')\n"
+        "open(scratch + '/deep/trace', 'w').write('x')"
     )
     spec = ProfileSpec(PROTOCOL, quick_run, 5, timeout_seconds=60.0)
 
@@ -345,7 +346,10 @@ def test_a_profile_has_a_folder_of_its_own_that_is_gone_afterwards(
 def test_a_profile_that_crashes_leaves_no_folder(
     run: Any, bench: Bench, quick_run: ModelRun
 ) -> None:
-    code = "open(json.loads(sys.argv[2])['scratch_folder'] + '/trace', 'w'); sys.exit(1)"
+    code = (
+        "scratch = json.loads(sys.argv[2])['confinement']['scratch']\n"
+        "open(scratch + '/trace', 'w'); sys.exit(1)"
+    )
     spec = ProfileSpec(PROTOCOL, quick_run, 5, timeout_seconds=60.0)
 
     failure = run(python(code), other=spec)

@@ -16,6 +16,7 @@ from device_agent.reference.encoding import flatbuffer
 from device_agent.reference.generate import TFLITE_IDENTIFIER, TfliteGraph
 from device_agent.runtimes.catalogue import LIBRARIES, RUNTIMES, open_runtime
 from device_agent.runtimes.verifying import verify
+from device_agent.scan_limits import ScanLimits
 from device_agent.work import InputShape, ModelRun
 
 np = pytest.importorskip("numpy")
@@ -158,7 +159,7 @@ def test_a_tiny_model_that_cannot_be_read_fails_the_runtime_s_own_test(
 
 
 def test_the_reference_model_passes_the_scan_and_runs(runtime: Any) -> None:
-    runtime.scan(runtime.reference_path)
+    runtime.scan(runtime.reference_path, ScanLimits())
     run = ModelRun("", runtime.reference_path.stat().st_size, runtime.name, threads=1)
     model = runtime.load(runtime.reference_path, run)
     model.make_inputs(1)
@@ -188,7 +189,7 @@ def test_a_file_that_is_no_model_does_not_pass_the_scan(
     (tmp_path / "model").write_bytes(data)
 
     with pytest.raises(ModelRejectedError):
-        runtime.scan(tmp_path / "model")
+        runtime.scan(tmp_path / "model", ScanLimits())
 
 
 # Not with TFLite's identifier in front: tflite-runtime dies of it.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from device_agent.errors import AlreadyRunningError, DamagedStateError, NotEnrolledError
+from device_agent.scan_limits import ScanLimits
 from device_agent.sensors.base import PowerSettings
 from device_agent.state import Home, Identity, Limits
 
@@ -118,6 +119,45 @@ def test_a_limit_that_makes_no_sense_is_refused(home: Home, limits: Any) -> None
 
     with pytest.raises(DamagedStateError, match="limits"):
         home.limits()
+
+
+def test_what_models_may_be_like_is_read(home: Home) -> None:
+    models = {"max_nodes": 50_000, "control_flow": True, "domains": ["", "com.plant"]}
+    (home.path / "config.json").write_text(json.dumps({"models": models}))
+
+    limits = home.scan_limits()
+
+    assert limits == ScanLimits(max_nodes=50_000, control_flow=True, domains=("", "com.plant"))
+
+
+def test_where_nobody_said_anything_models_have_the_default_limits(home: Home) -> None:
+    assert home.scan_limits() == ScanLimits()
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ([], "models may hold control_flow, domains, max_bytes"),
+        ({"max_node": 1}, "models may hold control_flow, domains, max_bytes"),
+        ({"max_nodes": 0}, "models.max_nodes must be a positive whole number"),
+        ({"max_nodes": True}, "models.max_nodes must be a positive whole number"),
+        ({"max_bytes": "1 GB"}, "models.max_bytes must be a positive whole number"),
+        ({"max_elements": 1e9}, "models.max_elements must be a positive whole number"),
+        ({"control_flow": 1}, "models.control_flow must be true or false"),
+        ({"domains": "ai.onnx"}, "models.domains must be a list of domains like"),
+        ({"domains": [1]}, "models.domains must be a list of domains like"),
+    ],
+)
+def test_limits_of_models_that_make_no_sense_are_refused(
+    home: Home, models: Any, words: str
+) -> None:
+    (home.path / "config.json").write_text(json.dumps({"models": models}))
+
+    with pytest.raises(DamagedStateError) as refusal:
+        home.scan_limits()
+
+    assert words in str(refusal.value)
+    assert "config.json cannot be used" in str(refusal.value)
 
 
 def test_what_a_person_soldered_in_is_read(home: Home) -> None:

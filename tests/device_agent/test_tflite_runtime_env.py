@@ -54,9 +54,14 @@ pytestmark = [
 ]
 
 
-def run(*command: Any) -> str:
+def run(*command: Any, said: str = "") -> str:
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False, cwd="/"
+        [str(part) for part in command],
+        input=said,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -82,14 +87,20 @@ def python(tmp_path_factory: pytest.TempPathFactory, wheel: Any) -> Any:
 
 
 @pytest.fixture
-def confinement() -> Confinement:
+def confinement(tmp_path: Path) -> Confinement:
     return Confinement(
-        address_space_bytes=4 << 30, parent_pid=os.getpid(), cpus=(), max_file_bytes=1 << 20
+        address_space_bytes=4 << 30,
+        parent_pid=os.getpid(),
+        cpus=(),
+        max_file_bytes=1 << 20,
+        scratch=tmp_path,
     )
 
 
 def worker(python: Any, task: str, argument: str) -> str:
-    return run(python, "-I", "-B", "-c", WORKER, task, argument)
+    """The worker's answer, which comes after the marks of its stages; it is never held up."""
+    said = run(python, "-I", "-B", "-c", WORKER, task, argument, said="\n" * 1000)
+    return said.splitlines()[-1]
 
 
 def reference_run() -> ModelRun:

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from device_agent.codec import from_tagged_json, to_json
 from device_agent.energy import Step
 from device_agent.instruments import LIVE, Instruments
+from device_agent.probing import probe_guards
 from device_agent.processes import Cancellation, default_worker_command, run_worker
 from device_agent.requests import (
     Confinement,
@@ -28,6 +28,7 @@ from device_agent.requests import (
     VerifiedFile,
     VerifyRequest,
 )
+from device_agent.scan_limits import ScanLimits
 from device_agent.work import (
     Failure,
     FailureKind,
@@ -189,9 +190,10 @@ def test_a_model_beyond_the_memory_limit_is_a_matter_of_resources(request_for: A
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
+    limits = {"address_space_bytes": 2 * GIB, "scan": ScanLimits(max_elements=1 << 40)}
     outcome = answer_of(
         "measure",
-        request_for(model.SerializeToString(), limits={"address_space_bytes": 2 * GIB}),
+        request_for(model.SerializeToString(), limits=limits),
     )
 
     assert isinstance(outcome, Failure)
@@ -273,13 +275,15 @@ def test_a_worker_answers_with_the_outputs_of_real_inputs(
     (entry,) = session.get_inputs()
     examples = np.random.default_rng(0).random((3, *entry.shape[1:]), dtype=np.float32)
     np.savez(tmp_path / "inputs.npz", **{entry.name: examples})
-    request = request_for(conv_model, limits={"max_file_bytes": 10_000_000})
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    request = request_for(conv_model, limits={"max_file_bytes": 10_000_000, "scratch": scratch})
     verify = VerifyRequest(
         request.confinement,
         request.model_path,
         request.run,
         tmp_path / "inputs.npz",
-        tmp_path / "outputs.npz",
+        scratch / "outputs.npz",
     )
 
     answer = answer_of("verify", verify)
@@ -288,17 +292,15 @@ def test_a_worker_answers_with_the_outputs_of_real_inputs(
     assert answer.examples == 3
     expected = np.concatenate([session.run(None, {entry.name: e[None]})[0] for e in examples])
     (name,) = [output.name for output in session.get_outputs()]
-    np.testing.assert_allclose(np.load(tmp_path / "outputs.npz")[name], expected, rtol=1e-4)
+    np.testing.assert_allclose(np.load(scratch / "outputs.npz")[name], expected, rtol=1e-4)
 
 
 def test_a_worker_profiles_a_model(request_for: Any, conv_model: bytes, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    request = request_for(conv_model, limits={"max_file_bytes": 100_000_000})
-    profile = ProfileRequest(
-        request.confinement, request.model_path, request.run, runs=5, scratch_folder=scratch
-    )
+    request = request_for(conv_model, limits={"max_file_bytes": 100_000_000, "scratch": scratch})
+    profile = ProfileRequest(request.confinement, request.model_path, request.run, runs=5)
 
     answer = answer_of("profile", profile)
 
@@ -334,87 +336,11 @@ def test_the_worker_of_the_end_to_end_tests_always_measures_the_same(
     )
 
     assert first == second
-    answer = from_tagged_json(ANSWERS, first)
+    answer = from_tagged_json(ANSWERS, first.splitlines()[-1])
     assert isinstance(answer, MeasuredProcess)
     block = answer.run.blocks[0]
     assert block.latency_seconds == block.cpu_seconds
     assert len({round(seconds, 9) for seconds in block.latency_seconds}) == 1
-
-
-def run_confined(code: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    script = (
-        "import os\nfrom device_agent.confine import confine\n"
-        "from device_agent.requests import Confinement\n"
-        f"confine(Confinement({GIB}, os.getppid(), ()))\n{code}"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
-
-
-def test_a_confined_process_can_fill_no_file(tmp_path: Path) -> None:
-    done = run_confined("open('x', 'w').write('secret' * 10000)", tmp_path)
-
-    assert done.returncode != 0
-    assert "File too large" in done.stderr
-    assert not (tmp_path / "x").read_bytes()
-
-
-def test_a_confined_process_gets_no_more_memory_than_allowed(tmp_path: Path) -> None:
-    done = run_confined(f"bytearray({2 * GIB})", tmp_path)
-
-    assert "MemoryError" in done.stderr
-
-
-def test_a_confined_process_leaves_no_core_and_goes_first_when_memory_ends(tmp_path: Path) -> None:
-    code = (
-        "import resource; print(resource.getrlimit(resource.RLIMIT_CORE),"
-        " open('/proc/self/oom_score_adj').read(), os.environ['OPENBLAS_NUM_THREADS'])"
-    )
-
-    done = run_confined(code, tmp_path)
-
-    assert done.stdout.split() == ["(0,", "0)", "1000", "1"]
-
-
-def test_a_worker_dies_with_the_agent_that_started_it(tmp_path: Path) -> None:
-    worker = (
-        "import os, time\nfrom device_agent.confine import confine\n"
-        "from device_agent.requests import Confinement\n"
-        f"confine(Confinement({GIB}, os.getppid(), ()))\n"
-        "print(os.getpid(), flush=True)\ntime.sleep(60)\n"
-    )
-    agent = (
-        "import subprocess, sys, os, signal\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {worker!r}], stdout=subprocess.PIPE)\n"
-        "print(child.stdout.readline().decode(), flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-
-    done = subprocess.run(
-        [sys.executable, "-c", agent], stdout=subprocess.PIPE, text=True, check=False, timeout=30
-    )
-
-    status = Path(f"/proc/{int(done.stdout)}/status")
-    limit = time.monotonic() + 10
-    while status.exists() and "zombie" not in status.read_text():
-        assert time.monotonic() < limit, "the worker lives on"
-        time.sleep(0.01)
-
-
-def test_a_worker_whose_agent_is_gone_already_does_not_begin(tmp_path: Path) -> None:
-    script = (
-        "from device_agent.confine import confine\n"
-        "from device_agent.requests import Confinement\n"
-        f"confine(Confinement({GIB}, 1, ()))\nprint('began')"
-    )
-
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
-
-    assert done.returncode != 0
-    assert done.stdout == ""
 
 
 def test_what_a_library_prints_never_reaches_the_answer(tmp_path: Path) -> None:
@@ -434,6 +360,39 @@ def test_what_a_library_prints_never_reaches_the_answer(tmp_path: Path) -> None:
 
     assert json.loads(done.stdout)["name"] == "onnx"
     assert "from C" in done.stderr
+
+
+def test_the_cage_stands_before_a_runtime_is_opened(request_for: Any, tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("secret")
+    script = (
+        "import os, socket, sys\nfrom device_agent import errors, instruments, worker\n"
+        "def hostile(name):\n"
+        "    done = []\n"
+        "    folder = sys.argv[1]\n"
+        "    for attack in (socket.socket, os.fork, lambda: open(folder + '/key.pem'),\n"
+        "                   lambda: open(folder + '/x', 'w'), lambda: os.kill(os.getppid(), 0)):\n"
+        "        try:\n"
+        "            attack(); done.append(attack)\n"
+        "        except OSError:\n"
+        "            pass\n"
+        "    raise errors.NoRuntimeError(f'{len(done)} attacks')\n"
+        "tools = instruments.Instruments(open_runtime=hostile)\n"
+        "sys.exit(worker.main(['measure', sys.argv[2]], tools))\n"
+    )
+    request = request_for(b"", limits={"hidden": (tmp_path / "key.pem",)})
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), to_json(request)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    answer = from_tagged_json(ANSWERS, done.stdout.splitlines()[-1])
+    assert isinstance(answer, Failure)
+    guards = probe_guards(default_worker_command())
+    if all(guard.works for guard in guards):
+        assert answer.message == "0 attacks"
 
 
 def test_a_probe_reports_library_and_version() -> None:

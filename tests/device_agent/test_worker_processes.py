@@ -37,10 +37,10 @@ def test_a_child_does_not_outlive_a_worker_that_ended_well() -> None:
 
 
 def test_a_pipe_in_place_of_outputs_does_not_hold_up_the_agent(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "outputs")
+    os.mkfifo(tmp_path / "written")
 
     with pytest.raises(WorkerCrashedError, match="no file"):
-        _keep(tmp_path / "outputs", 1000)
+        _keep(tmp_path / "written", tmp_path / "outputs", 1000)
 
 
 def test_a_folder_deeper_than_the_interpreter_goes_is_removed(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 import base64
 import hashlib
-import os
+import shutil
 import ssl
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
@@ -16,7 +18,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import create_engine, text
 
 from host.device import Device, DeviceFacts, PowerSource, Runtime
 from host.gateway.server import Listen, Pace, RunningGateway, start_in_thread
@@ -46,6 +47,9 @@ from host.store import Store
 from host.workspace import STORE_FILE, GatewaySettings, Workspace
 from protos import genba_agent_pb2 as pb
 from protos import genba_agent_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from tests.host.postgresql import Server
 
 RPC_SECONDS = 10.0
 FACTS = DeviceFacts(
@@ -449,23 +453,59 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+@pytest.fixture(scope="session")
+def workspace_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untouched workspace to be copied: far faster than making the schema anew."""
+    root = tmp_path_factory.mktemp("template") / "plant"
+    return Workspace.create(root, GatewaySettings(address="127.0.0.1")).root
+
+
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.create(tmp_path / "plant", GatewaySettings(address="127.0.0.1"))
+def workspace(tmp_path: Path, workspace_template: Path) -> Workspace:
+    return Workspace.open(shutil.copytree(workspace_template, tmp_path / "plant"))
 
 
 @pytest.fixture
 def store_place(workspace: Workspace) -> str | Path:
-    """The workspace's SQLite file, or the emptied database of GENBA_TEST_STORE_URL."""
-    url = os.environ.get("GENBA_TEST_STORE_URL")
-    if url is None:
-        return workspace.root / STORE_FILE
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-    engine.dispose()
-    return url
+    """Where the store is; the tests of the store have PostgreSQL here as well."""
+    return workspace.root / STORE_FILE
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(request: pytest.FixtureRequest) -> Iterator["Server"]:
+    """A PostgreSQL server of the tests' own; without one its tests are skipped."""
+    pytest.importorskip("psycopg", reason="genba[postgres] is not installed")
+    from tests.host.postgresql import NoPostgresqlError, running_server
+
+    cache = request.config.cache
+    assert cache is not None
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_server(cache.mkdir("postgresql") / "packages"))
+        except NoPostgresqlError as error:
+            pytest.skip(str(error))
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(
+    postgresql_server: "Server", tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The name of a database that nobody uses but to copy it: an empty store."""
+    name = "genba_template"
+    postgresql_server.create(name)
+    url = postgresql_server.url(name)
+    Store.open(url, blobs_folder=tmp_path_factory.mktemp("postgresql")).close()
+    return name
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: "Server", postgresql_template: str) -> Iterator[str]:
+    """The address of an empty store in a database of this test's own."""
+    name = f"genba_{uuid.uuid4().hex}"
+    postgresql_server.create(name, postgresql_template)
+    yield postgresql_server.url(name)
+    postgresql_server.drop(name)
 
 
 @pytest.fixture

@@ -259,13 +259,13 @@ def test_list_tells_the_state_and_the_queue(
     assert main(["device", "list"]) == 0
 
     assert [(d["name"], d["state"], d["waiting_jobs"]) for d in listed] == [
-        ("kiosk", "online", 1),
-        ("press", "offline", 0),
+        ("kiosk", "idle", 1),
+        ("press", "never connected", 0),
     ]
     assert listed[0]["runtimes"] == ["onnxruntime 1.23.2"]
     table = capsys.readouterr().out
     assert "kiosk" in table
-    assert "online" in table
+    assert "idle" in table
 
 
 def test_list_without_devices_says_how_to_enrol(

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from host.gateway.server import (
     GatewayError,
@@ -198,6 +202,86 @@ def test_the_watch_of_a_removed_device_ends_with_the_reason(
     assert error.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
+def test_a_revoked_device_is_cut_off_within_a_second(
+    connect: Connect,
+    store: Store,
+    fleet: "Fleet",
+    watch: Callable[["ConnectedDevice"], Watching],
+) -> None:
+    connected = connect("kiosk")
+    job = store.jobs.submit(connected.device.id, fleet.spec())
+    lease = connected.agent.claim(connected.stub).lease
+    watching = watch(connected)
+    time.sleep(0.1)  # the gateway knows it by heart
+
+    store.devices.revoke("kiosk", reason="stolen")
+    revoked = time.monotonic()
+
+    error: Any = watching.next()
+    assert time.monotonic() - revoked < 1.0
+    assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "revoked" in error.details()
+    for call in (
+        lambda: connected.agent.claim(connected.stub),
+        lambda: connected.agent.report(connected.stub, lease),
+        lambda: connected.agent.read(connected.stub, lease.measure.run.model_sha256),
+        lambda: connected.agent.hello(connected.stub),
+        lambda: connected.stub.Renew(pb.RenewRequest(lease_id=lease.lease_id), timeout=5),
+    ):
+        code, _ = refused(call)
+        assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert store.jobs.get(job.id).state == "cancelled"
+
+
+def test_a_revoked_device_does_not_get_the_rest_of_a_file(
+    connect: Connect, store: Store, fleet: "Fleet"
+) -> None:
+    connected = connect("kiosk")
+    spec = fleet.spec(bytes(16 * 1024 * 1024))
+    store.jobs.submit(connected.device.id, spec)
+    connected.agent.claim(connected.stub)
+    request = pb.BlobRequest(sha256=spec.run.model_sha256)
+    chunks = connected.stub.ReadBlob(request, timeout=20)
+    next(chunks)
+
+    store.devices.revoke("kiosk")
+    time.sleep(0.5)
+
+    code, _ = refused(lambda: list(chunks))
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_revoked_device_may_enrol_anew_and_is_accepted_at_once(
+    connect: Connect, store: Store
+) -> None:
+    before = connect("kiosk")
+    store.devices.revoke("kiosk")
+
+    after = connect("kiosk")
+
+    assert after.device.id == before.device.id
+    assert not after.agent.claim(after.stub).HasField("lease")
+
+
+def test_a_stolen_token_shows_in_the_audit_log_with_the_address_of_the_thief(
+    make_agent: MakeAgent,
+    make_token: MakeToken,
+    store: Store,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    token = make_token("kiosk")
+    make_agent().enrol(token)
+
+    refused(lambda: make_agent().enrol(token))
+
+    (entry,) = store.audit.entries(action="refuse")
+    assert (entry.subject, entry.details["reason"]) == ("kiosk", "used token")
+    assert entry.details["peer"].startswith("127.0.0.1:")
+    assert "Enroll refused to 127.0.0.1:" in caplog.text
+    (enrolled,) = store.audit.entries(action="enrol")
+    assert enrolled.details["peer"].startswith("127.0.0.1:")
+
+
 def test_a_certificate_of_another_authority_is_refused(
     connect: Connect, gateway: RunningGateway
 ) -> None:
@@ -244,15 +328,87 @@ def test_plaintext_is_refused(connect: Connect, gateway: RunningGateway) -> None
     assert code is grpc.StatusCode.UNAVAILABLE
 
 
-def test_protocols_without_overlap_are_refused_naming_both(connect: Connect) -> None:
+@pytest.mark.parametrize(
+    ("lowest", "highest", "told"),
+    [
+        (7, 9, "the host is too old: it speaks protocol 2 to 3, this agent protocol 7 to 9"),
+        (1, 1, "the agent is too old: it speaks protocol 1 to 1, this host 2 to 3"),
+    ],
+)
+def test_protocols_without_overlap_are_refused_naming_the_older_side(
+    connect: Connect, lowest: int, highest: int, told: str
+) -> None:
     connected = connect("kiosk")
-    request = pb.HelloRequest(protocol_min=7, protocol_max=9, session_id="s")
+    request = pb.HelloRequest(protocol_min=lowest, protocol_max=highest, session_id="s")
 
     code, sentence = refused(lambda: connected.stub.Hello(request, timeout=5))
 
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert "7 to 9" in sentence
-    assert "2 to 2" in sentence
+    assert told in sentence
+    assert "update genba" in sentence
+
+
+@pytest.mark.parametrize(("lowest", "highest", "chosen"), [(1, 2, 2), (2, 3, 3), (3, 9, 3)])
+def test_the_newest_protocol_that_both_speak_is_chosen(
+    connect: Connect, lowest: int, highest: int, chosen: int
+) -> None:
+    connected = connect("kiosk")
+    request = pb.HelloRequest(
+        protocol_min=lowest, protocol_max=highest, session_id="s", facts=pb.DeviceFacts()
+    )
+
+    assert connected.stub.Hello(request, timeout=5).protocol == chosen
+
+
+def test_a_lease_is_signed_by_the_owner_of_the_ca_and_names_its_device(
+    connect: Connect, store: Store, fleet: "Fleet"
+) -> None:
+    connected = connect("kiosk")
+    store.jobs.submit(connected.device.id, fleet.spec())
+
+    reply = connected.agent.claim(connected.stub)
+
+    authority = x509.load_pem_x509_certificate(connected.agent.ca_pem)
+    key = authority.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    content = reply.signed.lease
+    key.verify(reply.signed.signature, b"genba-lease/1\n" + content, ec.ECDSA(hashes.SHA256()))
+    lease = pb.Lease.FromString(content)
+    assert lease == reply.lease
+    assert lease.device_id == connected.device.id
+    with pytest.raises(InvalidSignature):
+        key.verify(reply.signed.signature, content, ec.ECDSA(hashes.SHA256()))
+
+
+def test_a_device_that_did_not_hear_of_its_lease_gets_it_again(
+    connect: Connect, store: Store, fleet: "Fleet"
+) -> None:
+    connected = connect("kiosk")
+    for model in (b"one", b"two"):
+        store.jobs.submit(connected.device.id, fleet.spec(model))
+
+    leases = [connected.agent.claim(connected.stub).lease for _ in range(2)]
+
+    assert leases[0] == leases[1]
+    assert store.jobs.waiting(connected.device.id) == 1
+
+
+def test_a_device_that_claims_again_after_it_has_worked_on_its_lease_gave_it_up(
+    connect: Connect, store: Store, fleet: "Fleet"
+) -> None:
+    connected = connect("kiosk")
+    spec = fleet.spec()
+    job = store.jobs.submit(connected.device.id, spec)
+
+    for attempt in (1, 2, 3):
+        lease = connected.agent.claim(connected.stub).lease
+        assert lease.attempt == attempt
+        connected.agent.read(connected.stub, spec.run.model_sha256)
+    assert not connected.agent.claim(connected.stub).HasField("lease")
+
+    outcome = store.jobs.outcome(job.id)
+    assert isinstance(outcome, MeasurementFailure)
+    assert "gave up 3 times" in outcome.message
 
 
 def test_a_job_goes_the_whole_way(connect: Connect, store: Store, fleet: "Fleet") -> None:
@@ -738,6 +894,75 @@ def test_an_older_session_of_the_same_key_is_refused(
     code, sentence = refused(lambda: connected.agent.claim(connected.stub))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     assert "another session" in sentence
+
+
+def test_a_device_that_speaks_to_another_gateway_is_watched_here_no_longer(
+    connect: Connect, store: Store, watch: Callable[["ConnectedDevice"], Watching]
+) -> None:
+    connected = connect("kiosk")
+    watching = watch(connected)
+    facts = store.devices.by_name("kiosk").facts
+    assert facts is not None
+
+    store.devices.open_session(connected.device.id, "there", agent_version="1", facts=facts)
+
+    error: Any = watching.next()
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "another session" in error.details()
+    code, _ = refused(lambda: connected.agent.claim(connected.stub))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_without_hello_nothing_is_watched(connect: Connect) -> None:
+    connected = connect("kiosk")
+    request = pb.WatchRequest(session_id="another")
+
+    code, sentence = refused(lambda: next(connected.stub.Watch(request)))
+
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "another session" in sentence
+
+
+def test_a_device_is_woken_for_every_new_job_without_delay(
+    connect: Connect, store: Store, fleet: "Fleet", watch: Callable[["ConnectedDevice"], Watching]
+) -> None:
+    connected = connect("kiosk")
+    watching = watch(connected)
+    for model in (b"one", b"two", b"three"):
+        store.jobs.submit(connected.device.id, fleet.spec(model))
+        asked = time.monotonic()
+
+        event = watching.next()
+
+        assert isinstance(event, pb.Event)
+        assert event.kind == pb.Event.KIND_JOB_READY
+        assert time.monotonic() - asked < 0.8, "not only when it is reminded"
+        connected.agent.report(connected.stub, connected.agent.claim(connected.stub).lease)
+        connected.agent.claim(connected.stub)
+
+
+def test_a_job_cancelled_twice_stops_the_device_twice(
+    connect: Connect, store: Store, fleet: "Fleet", watch: Callable[["ConnectedDevice"], Watching]
+) -> None:
+    connected = connect("kiosk")
+    job = store.jobs.submit(connected.device.id, fleet.spec())
+    watching = watch(connected)
+    for _ in range(2):
+        lease = connected.agent.claim(connected.stub).lease
+        store.jobs.cancel([job.id])
+
+        kinds = []
+        while pb.Event.KIND_CANCEL not in kinds:
+            event = watching.next()
+            assert isinstance(event, pb.Event)
+            kinds.append(event.kind)
+        stopped = pb.Failure(kind=pb.Failure.KIND_CANCELLED, message="stopped")
+        request = pb.ReportRequest(
+            job_id=job.id, attempt=lease.attempt, idempotency_key="k", failure=stopped
+        )
+        connected.stub.Report(request, timeout=5)
+        time.sleep(0.1)
+        store.jobs.submit(connected.device.id, fleet.spec())
 
 
 def test_a_stopping_gateway_tells_the_devices_and_ends_at_once(

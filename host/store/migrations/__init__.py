@@ -1,4 +1,4 @@
 """Alembic's migrations of the store."""
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision: a store of this version needs no migration."""

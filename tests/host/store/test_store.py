@@ -12,8 +12,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, create_mock_engine, text
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy import create_mock_engine, text
 
 import host.store.migrations
 from host.store import (
@@ -34,7 +33,6 @@ from host.store import (
     UnknownTokenError,
     UsedTokenError,
 )
-from host.store.jobs import _next_job
 from host.store.tables import Base, UtcDateTime
 from host.workspace import Workspace
 
@@ -44,16 +42,11 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(host.store.migrations.__file__).parent
 
 
-def test_the_migrations_make_the_schema_of_the_tables(tmp_path: Path) -> None:
-    Store.open(tmp_path / "genba.db", blobs_folder=tmp_path).close()
-    engine = create_engine(f"sqlite:///{tmp_path / 'genba.db'}")
+def test_the_migrations_make_the_schema_of_the_tables(store: Store) -> None:
+    with store._database.read() as session:
+        context = MigrationContext.configure(session.connection(), opts={"compare_type": True})
 
-    with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
-        differences = compare_metadata(context, Base.metadata)
-
-    engine.dispose()
-    assert differences == []
+        assert compare_metadata(context, Base.metadata) == []
 
 
 def test_the_newest_migration_is_the_version_of_the_program() -> None:
@@ -62,25 +55,26 @@ def test_the_newest_migration_is_the_version_of_the_program() -> None:
     assert scripts.get_current_head() == host.store.migrations.HEAD
 
 
-def test_a_store_of_a_newer_program_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "genba.db"
-    Store.open(path, blobs_folder=tmp_path).close()
-    engine = create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    engine.dispose()
+def test_a_store_of_a_newer_program_is_refused(empty_place: str | Path, tmp_path: Path) -> None:
+    with (
+        Store.open(empty_place, blobs_folder=tmp_path) as store,
+        store._database.write() as session,
+    ):
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
     with pytest.raises(StoreError, match="newer genba"):
-        Store.open(path, blobs_folder=tmp_path)
+        Store.open(empty_place, blobs_folder=tmp_path)
 
 
-@pytest.mark.parametrize("time", range(8))
-def test_threads_that_open_a_new_store_at_once_all_get_it(tmp_path: Path, time: int) -> None:
+@pytest.mark.parametrize("time", range(4))
+def test_threads_that_open_a_new_store_at_once_all_get_it(
+    empty_place: str | Path, tmp_path: Path, time: int
+) -> None:
     errors: list[Exception] = []
 
     def open_it() -> None:
         try:
-            with Store.open(tmp_path / "genba.db", blobs_folder=tmp_path) as store:
+            with Store.open(empty_place, blobs_folder=tmp_path) as store:
                 store.devices.all()
         except StoreError as error:
             errors.append(error)
@@ -118,22 +112,6 @@ def test_sqlite_is_set_up_for_several_processes_and_power_cuts(workspace: Worksp
         ]
 
     assert values == ["wal", 2, 1, 30_000]
-
-
-def test_the_schema_and_the_claim_are_sql_that_postgresql_reads() -> None:
-    dialect = create_mock_engine("postgresql://", lambda *_: None).dialect
-
-    claim = str(_next_job("d", datetime.now(UTC)).compile(dialect=dialect))
-    for table in Base.metadata.sorted_tables:
-        assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))
-    indexes = [
-        str(CreateIndex(index).compile(dialect=dialect))
-        for table in Base.metadata.sorted_tables
-        for index in table.indexes
-    ]
-
-    assert claim.endswith("FOR UPDATE SKIP LOCKED")
-    assert any(index.endswith("WHERE removed_at IS NULL") for index in indexes)
 
 
 def test_times_come_back_aware_and_in_utc() -> None:

@@ -1,7 +1,10 @@
 """The queue: every job once, nothing lost, whoever goes away."""
 
+import itertools
 import multiprocessing
+import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import update
 
-from host.device import MeterBinding
+from host.device import DeviceFacts, MeterBinding
 from host.job import Lease
 from host.measurement import (
     PRESETS,
@@ -39,7 +42,12 @@ from host.measurement import (
     blobs_of,
 )
 from host.store import (
+    Caller,
+    Claim,
     JobCancelledError,
+    Renewal,
+    Report,
+    SessionSupersededError,
     Store,
     StoreError,
     UnknownBlobError,
@@ -49,7 +57,7 @@ from host.store import (
     Waiting,
     wait_for_outcomes,
 )
-from host.store.tables import MeasurementRow
+from host.store.tables import JobRow, MeasurementRow
 
 if TYPE_CHECKING:
     from tests.host.conftest import FakeClock, Fleet
@@ -69,6 +77,40 @@ def failure(
     device_id: str, spec: MeasureSpec, store: Store, kind: FailureKind, message: str = "because"
 ) -> MeasurementFailure:
     return MeasurementFailure(device_id, spec.run.model_sha256, kind, message, store.now())
+
+
+def a_device() -> DeviceFacts:
+    return DeviceFacts(
+        hostname="line-3",
+        machine="x86_64",
+        pointer_bits=64,
+        cpu_model="Core 2",
+        cpu_flags=(),
+        cpu_cores_physical=None,
+        cpu_cores_logical=2,
+        ram_bytes=4_000_000_000,
+        os_name="Debian 12",
+        kernel="6.1",
+        python_version="3.11.2",
+        governor=None,
+        temperature_celsius=None,
+        cpu_max_hertz=None,
+        runtimes=(),
+        power_sources=(),
+    )
+
+
+def hello(store: Store, device_id: str, session: str) -> int:
+    return store.devices.open_session(device_id, session, agent_version="0.1.0", facts=a_device())
+
+
+def done(store: Store, lease: Lease) -> Lease:
+    """The same lease, once its job is over."""
+    spec = lease.job.spec
+    model = next(iter(blobs_of(spec)), None)
+    outcome = MeasurementFailure(lease.job.device_id, model, "timeout", "late", store.now())
+    assert store.jobs.report(lease.job.device_id, lease.job.id, lease.attempt, "k", outcome)
+    return lease
 
 
 def refuse(store: Store, lease: Lease, message: str = "busy: 60 % of the CPU") -> bool:
@@ -148,7 +190,8 @@ def test_the_highest_priority_comes_first_and_then_the_oldest(store: Store, flee
     for model, priority in ((b"a", 0), (b"b", 0), (b"c", 5)):
         store.jobs.submit(device.id, fleet.spec(model), priority=priority)
 
-    order = [store.blobs.get(blobs_of(claimed(store, device.id).job.spec)[0]) for _ in range(3)]
+    leases = [done(store, claimed(store, device.id)) for _ in range(3)]
+    order = [store.blobs.get(blobs_of(lease.job.spec)[0]) for lease in leases]
 
     assert order == [b"c", b"a", b"b"]
     assert store.jobs.claim(device.id, "s", 60) is None
@@ -187,7 +230,7 @@ def test_a_renewed_lease_lives_on(store: Store, fleet: "Fleet", clock: "FakeCloc
         clock.advance(40)
         assert not store.jobs.renew(device.id, lease.lease_id)
 
-    assert store.jobs.claim(device.id, "s", 60) is None
+    assert claimed(store, device.id).attempt == 1
 
 
 def test_another_device_cannot_renew_a_lease(store: Store, fleet: "Fleet") -> None:
@@ -202,12 +245,12 @@ def test_a_restarted_agent_gives_back_what_it_held(store: Store, fleet: "Fleet")
     job = store.jobs.submit(device.id, fleet.spec())
     claimed(store, device.id, "before")
 
-    released = store.jobs.release_sessions_before(device.id, "after")
+    released = hello(store, device.id, "after")
 
     assert released == 1
     assert store.jobs.get(job.id).state == "queued"
     assert claimed(store, device.id, "after").attempt == 2
-    assert store.jobs.release_sessions_before(device.id, "after") == 0
+    assert hello(store, device.id, "after") == 0
 
 
 def test_after_three_lost_attempts_the_job_fails(store: Store, fleet: "Fleet") -> None:
@@ -215,8 +258,9 @@ def test_after_three_lost_attempts_the_job_fails(store: Store, fleet: "Fleet") -
     job = store.jobs.submit(device.id, fleet.spec())
 
     for number in range(3):
+        hello(store, device.id, f"session {number}")
         claimed(store, device.id, f"session {number}")
-        store.jobs.release_sessions_before(device.id, "next")
+    hello(store, device.id, "s")
 
     outcome = store.jobs.outcome(job.id)
     assert isinstance(outcome, MeasurementFailure)
@@ -260,7 +304,7 @@ def test_a_late_report_counts_whatever_became_of_its_lease(
     late = make_measurement(device.id, spec.run.model_sha256, 9.0)
     assert not store.jobs.report(device.id, job.id, 2, f"{job.id}:2", late)
     assert store.jobs.outcome(job.id) == measurement
-    assert store.jobs.queues()[device.id].stopped_job_ids == ()
+    assert store.jobs.roll_call().to_stop == {}
 
 
 def test_only_the_device_of_a_job_reports_it(
@@ -306,7 +350,7 @@ def test_the_answer_to_a_cancel_is_no_outcome(store: Store, fleet: "Fleet") -> N
     job = store.jobs.submit(device.id, spec)
     claimed(store, device.id)
     store.jobs.cancel([job.id])
-    assert store.jobs.queues()[device.id].stopped_job_ids == (job.id,)
+    assert store.jobs.roll_call().to_stop == {device.id: (job.id,)}
     stopped = failure(device.id, spec, store, "cancelled")
 
     stored = store.jobs.report(device.id, job.id, 1, f"{job.id}:1", stopped)
@@ -314,7 +358,7 @@ def test_the_answer_to_a_cancel_is_no_outcome(store: Store, fleet: "Fleet") -> N
     assert not stored
     assert store.jobs.get(job.id).state == "cancelled"
     assert store.jobs.outcome(job.id) is None
-    assert store.jobs.queues()[device.id].stopped_job_ids == ()
+    assert store.jobs.roll_call().to_stop == {}
 
 
 def test_a_late_answer_to_a_cancel_does_not_harm_a_job_asked_for_again(
@@ -472,7 +516,7 @@ def test_a_refusal_of_a_cancelled_job_changes_nothing(store: Store, fleet: "Flee
     assert not refuse(store, lease)
 
     assert store.jobs.get(job.id).state == "cancelled"
-    assert store.jobs.queues()[device.id].stopped_job_ids == ()
+    assert store.jobs.roll_call().to_stop == {}
 
 
 def test_waiting_tells_why_a_device_is_not_ready(store: Store, fleet: "Fleet") -> None:
@@ -512,7 +556,7 @@ def test_every_kind_of_job_comes_back_as_it_was(store: Store, fleet: "Fleet") ->
     assert [job.spec for job in jobs] == specs
     assert len({job.key for job in jobs}) == 4
     assert {job.label for job in jobs} == {"net.onnx"}
-    assert [claimed(store, device.id).job.spec for _ in jobs] == specs
+    assert [done(store, claimed(store, device.id)).job.spec for _ in jobs] == specs
 
 
 def test_the_label_does_not_make_another_job(store: Store, fleet: "Fleet") -> None:
@@ -595,8 +639,9 @@ def test_a_probe_that_was_lost_fails_without_a_model(store: Store, fleet: "Fleet
     job = store.jobs.submit(device.id, ProbeSpec())
 
     for number in range(3):
+        hello(store, device.id, f"session {number}")
         claimed(store, device.id, f"session {number}")
-        store.jobs.release_sessions_before(device.id, "next")
+    hello(store, device.id, "s")
 
     outcome = store.jobs.outcome(job.id)
     assert isinstance(outcome, MeasurementFailure)
@@ -760,13 +805,17 @@ def _meet(folder: Path, who: str) -> None:
         time.sleep(0.001)
 
 
-def _claim_all(place: str | Path, folder: Path, device_id: str, session: str) -> list[str]:
-    _meet(folder, session)
+def _work_all(place: str | Path, folder: Path, device_id: str, who: str) -> list[str]:
+    _meet(folder, who)
     with Store.open(place, blobs_folder=folder) as store:
-        found = []
-        while lease := store.jobs.claim(device_id, session, 60):
-            found.append(lease.job.id)
-        return found
+        stored = []
+        # Both ask for the same session, as a device does that cannot hear one of two gateways.
+        while lease := store.jobs.claim(device_id, "s", 60):
+            assert lease.attempt == 1
+            outcome = failure(device_id, lease.job.spec, store, "timeout")  # type: ignore[arg-type]
+            if store.jobs.report(device_id, lease.job.id, 1, "k", outcome):
+                stored.append(lease.job.id)
+        return stored
 
 
 def _submit_all(place: str | Path, folder: Path, device_id: str, who: str) -> list[str]:
@@ -777,7 +826,7 @@ def _submit_all(place: str | Path, folder: Path, device_id: str, who: str) -> li
         return [store.jobs.submit(device_id, spec).id for spec in specs]
 
 
-def test_processes_that_submit_and_claim_at_once_never_share_an_attempt(
+def test_processes_that_submit_and_work_at_once_do_every_job_once(
     tmp_path: Path, store: Store, store_place: str | Path, fleet: "Fleet"
 ) -> None:
     device = fleet.device()
@@ -785,7 +834,275 @@ def test_processes_that_submit_and_claim_at_once_never_share_an_attempt(
 
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         submitted = list(pool.map(_submit_all, *common, ["s1", "s2"]))
-        given = list(pool.map(_claim_all, *common, ["c1", "c2"]))
+        done_by = list(pool.map(_work_all, *common, ["c1", "c2"]))
 
     assert submitted[0] == submitted[1]
-    assert sorted([*given[0], *given[1]]) == sorted(submitted[0])
+    assert sorted([*done_by[0], *done_by[1]]) == sorted(submitted[0])
+
+
+def test_a_device_that_asks_again_gets_the_lease_that_it_holds(
+    store: Store, fleet: "Fleet", clock: "FakeClock"
+) -> None:
+    device = fleet.device()
+    for model in (b"a", b"b"):
+        store.jobs.submit(device.id, fleet.spec(model))
+    first = claimed(store, device.id)
+    clock.advance(50)
+
+    again = claimed(store, device.id)
+    clock.advance(50)
+    once_more = claimed(store, device.id)
+
+    assert (again.lease_id, again.attempt) == (first.lease_id, 1)
+    assert once_more == again, "asking again renews it"
+    assert store.jobs.waiting(device.id) == 1
+
+
+def test_another_session_than_the_last_gets_no_job(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    store.jobs.submit(device.id, fleet.spec())
+    hello(store, device.id, "new")
+
+    with pytest.raises(SessionSupersededError, match="kiosk has opened another session"):
+        store.jobs.claim(device.id, "old", 60)
+
+    assert claimed(store, device.id, "new").attempt == 1
+
+
+def test_a_lease_of_an_earlier_session_ends_when_the_next_one_claims(
+    store: Store, fleet: "Fleet"
+) -> None:
+    device = fleet.device()
+    job = store.jobs.submit(device.id, fleet.spec())
+    first = claimed(store, device.id, "before")
+
+    second = claimed(store, device.id, "after")
+
+    assert (second.job.id, second.attempt) == (job.id, 2)
+    assert store.jobs.renew(device.id, first.lease_id)
+    assert store.jobs.leased(device.id, first.lease_id) is None
+
+
+def test_a_job_that_its_device_gave_up_is_lost_and_not_given_for_ever(
+    store: Store, fleet: "Fleet"
+) -> None:
+    device = fleet.device()
+    job = store.jobs.submit(device.id, fleet.spec())
+    lease = claimed(store, device.id)
+
+    for attempt in (2, 3):
+        (answer,) = store.jobs.settle([Claim(device.id, "s", 60.0, lease.lease_id)])
+        assert isinstance(answer, Lease)
+        lease = answer
+        assert lease.attempt == attempt
+    (answer,) = store.jobs.settle([Claim(device.id, "s", 60.0, lease.lease_id)])
+
+    assert answer is None
+    outcome = store.jobs.outcome(job.id)
+    assert isinstance(outcome, MeasurementFailure)
+    assert outcome.message == "the agent gave up 3 times while running this job"
+
+
+def test_a_cancelled_job_leaves_its_device_free_for_the_next(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    first = store.jobs.submit(device.id, fleet.spec(b"a"))
+    claimed(store, device.id)
+    store.jobs.cancel([first.id])
+    second = store.jobs.submit(device.id, fleet.spec(b"b"))
+
+    assert claimed(store, device.id).job.id == second.id
+    assert store.jobs.roll_call().to_stop == {}
+
+
+def test_a_revoked_device_gets_no_job_and_a_later_claim_is_refused(
+    store: Store, fleet: "Fleet"
+) -> None:
+    device = fleet.device()
+    store.jobs.submit(device.id, fleet.spec())
+
+    store.devices.revoke("kiosk")
+
+    with pytest.raises(UnknownDeviceError, match="genba device enroll kiosk"):
+        store.jobs.claim(device.id, "s", 60)
+
+
+def test_many_devices_in_one_transaction_get_their_own_answers(
+    store: Store, fleet: "Fleet"
+) -> None:
+    kiosk, press, idle, old = (fleet.device(name) for name in ("kiosk", "press", "idle", "old"))
+    jobs = {d.id: store.jobs.submit(d.id, fleet.spec()) for d in (kiosk, press, old)}
+    held = claimed(store, press.id)
+    hello(store, old.id, "new")
+    spec = held.job.spec
+    assert isinstance(spec, MeasureSpec)
+    attempt = press.id, held.job.id, held.attempt
+    report = Report.of(attempt, "k", failure(press.id, spec, store, "timeout"), store.now())
+    foreign = Report.of((idle.id, held.job.id, 1), "k", report_failure(report), store.now())
+
+    answers = store.jobs.settle(
+        [
+            Claim(kiosk.id, "s", 60.0),
+            report,
+            Claim(idle.id, "s", 60.0),
+            Claim(old.id, "old", 60.0),
+            Claim("nobody", "s", 60.0),
+            foreign,
+            Renewal(press.id, held.lease_id),
+            Claim(press.id, "s", 60.0),
+        ]
+    )
+
+    lease, reported, nothing, superseded, unknown, not_theirs, stop, after = answers
+    assert isinstance(lease, Lease)
+    assert lease.job.id == jobs[kiosk.id].id
+    assert (reported, nothing, stop, after) == (True, None, True, None)
+    assert isinstance(superseded, SessionSupersededError)
+    assert isinstance(unknown, UnknownDeviceError)
+    assert isinstance(not_theirs, UnknownJobError)
+    assert store.jobs.get(held.job.id).state == "failed"
+
+
+def report_failure(report: Report) -> MeasurementFailure:
+    assert report.failure is not None
+    return report.failure
+
+
+def test_two_reports_of_one_job_in_one_transaction_are_kept_once(
+    store: Store, fleet: "Fleet", make_measurement: MakeMeasurement
+) -> None:
+    device, spec = fleet.device(), fleet.spec()
+    job = store.jobs.submit(device.id, spec)
+    claimed(store, device.id)
+    measurement = make_measurement(device.id, spec.run.model_sha256)
+    report = Report.of((device.id, job.id, 1), "k", measurement, store.now())
+
+    assert store.jobs.settle([report, report]) == [True, False]
+    assert store.measurements.of_device(device.id) == [measurement]
+
+
+def test_a_damaged_job_harms_no_other_device(store: Store, fleet: "Fleet") -> None:
+    kiosk, press = fleet.device("kiosk"), fleet.device("press")
+    damaged = store.jobs.submit(kiosk.id, fleet.spec())
+    store.jobs.submit(press.id, fleet.spec())
+    with store._database.write() as session:
+        session.execute(update(JobRow).where(JobRow.id == damaged.id).values(spec={"no": "spec"}))
+
+    bad, good = store.jobs.settle([Claim(kiosk.id, "s", 60.0), Claim(press.id, "s", 60.0)])
+
+    assert isinstance(bad, StoreError)
+    assert isinstance(good, Lease)
+
+
+def test_studies_take_turns_however_many_jobs_each_asked_for(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    large, small = (store.studies.create(name, "{}", 1).id for name in ("large", "small"))
+    for number in range(6):
+        ask(store, fleet, device.id, large, number)
+    begun = [done(store, claimed(store, device.id)).job.study_id for _ in range(2)]
+    for number in range(3):
+        ask(store, fleet, device.id, small, number)
+    ask(store, fleet, device.id, None, 0)
+
+    order = [done(store, claimed(store, device.id)).job.study_id for _ in range(8)]
+
+    assert begun == [large, large]
+    assert order == [large, small, None, large, small, large, small, large]
+
+
+def ask(store: Store, fleet: "Fleet", device_id: str, study_id: int | None, number: int) -> None:
+    spec = fleet.spec(f"{study_id} {number}".encode())
+    store.jobs.submit(device_id, spec, study_id=study_id)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whoever_waits_is_never_passed_over_twice(store: Store, fleet: "Fleet", seed: int) -> None:
+    device = fleet.device()
+    studies = [store.studies.create(str(n), "{}", 1).id for n in range(3)]
+    rng = random.Random(seed)
+    waiting: Counter[int] = Counter()
+    numbers = itertools.count()
+    passed_over: Counter[int] = Counter()
+    for _ in range(25):
+        for study in rng.choices(studies, weights=(6, 2, 1), k=rng.randrange(3)):
+            ask(store, fleet, device.id, study, next(numbers))
+            waiting[study] += 1
+        if not waiting.total():
+            continue
+        served = done(store, claimed(store, device.id)).job.study_id
+        assert served is not None
+        waiting[served] -= 1
+        passed_over[served] = 0
+        for study in studies:
+            if study != served and waiting[study]:
+                passed_over[study] += 1
+
+        assert max(passed_over.values()) <= 2 * (len(studies) - 1)
+
+
+def test_a_job_asked_for_again_queues_behind_those_that_wait(store: Store, fleet: "Fleet") -> None:
+    device = fleet.device()
+    first, second = (store.jobs.submit(device.id, fleet.spec(model)) for model in (b"a", b"b"))
+    store.jobs.cancel([first.id])
+
+    store.jobs.submit(device.id, fleet.spec(b"a"))
+
+    order = [done(store, claimed(store, device.id)).job.id for _ in range(2)]
+    assert order == [second.id, first.id]
+
+
+def test_what_is_asked_and_withdrawn_stands_in_the_audit_log(store: Store, fleet: "Fleet") -> None:
+    kiosk, press, spec = fleet.device("kiosk"), fleet.device("press"), fleet.spec()
+    study = store.studies.create("welds", "{}", 1)
+    jobs = [
+        store.jobs.submit(kiosk.id, spec, study_id=study.id, label="net.onnx"),
+        store.jobs.submit(kiosk.id, spec),
+        store.jobs.submit(press.id, ProbeSpec()),
+    ]
+    store.jobs.cancel([job.id for job in jobs])
+    store.jobs.cancel([job.id for job in jobs])
+    store.jobs.submit(kiosk.id, spec)
+
+    entries = [e for e in store.audit.entries() if e.action in ("job", "cancel")]
+
+    assert [(e.action, e.subject) for e in entries[:2]] == [("job", "kiosk"), ("job", "press")]
+    assert entries[0].details == {
+        "job_id": jobs[0].id,
+        "kind": "measure",
+        "label": "net.onnx",
+        "model_sha256": spec.run.model_sha256,
+        "study": "welds",
+    }
+    assert entries[1].details == {"job_id": jobs[2].id, "kind": "probe", "label": ""}
+    assert {(e.action, e.subject) for e in entries[2:4]} == {
+        ("cancel", "kiosk"),
+        ("cancel", "press"),
+    }
+    assert all(e.details["jobs"] == "1" for e in entries[2:4])
+    assert {e.details["job_ids"] for e in entries[2:4]} == {jobs[0].id, jobs[2].id}
+    assert [(e.action, e.details["job_id"]) for e in entries[4:]] == [("job", jobs[0].id)]
+
+
+def test_the_roll_call_names_those_that_may_connect_and_what_waits_for_them(
+    store: Store, fleet: "Fleet", clock: "FakeClock"
+) -> None:
+    idle, ready, works, away, gone = (
+        fleet.device(name) for name in ("idle", "ready", "works", "away", "gone")
+    )
+    for device in (ready, works, away, gone):
+        store.jobs.submit(device.id, fleet.spec())
+    for device in (away, works):
+        claimed(store, device.id, seconds=60.0 if device is works else 30.0)
+    hello(store, idle.id, "one")
+    store.devices.revoke("gone")
+    clock.advance(40)
+
+    roll = store.jobs.roll_call()
+
+    assert roll.callers == {
+        idle.id: Caller(idle.spki_sha256, "one"),
+        ready.id: Caller(ready.spki_sha256, None),
+        works.id: Caller(works.spki_sha256, None),
+        away.id: Caller(away.spki_sha256, None),
+    }
+    assert roll.to_claim == {ready.id, away.id}
+    assert roll.to_stop == {}

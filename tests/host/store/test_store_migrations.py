@@ -1,6 +1,6 @@
-"""A store of the first schema opens with everything that it held."""
+"""A store of an older schema opens with everything that it held."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy import insert, inspect, text
 from sqlalchemy.sql.schema import Table
 
 import host.store.migrations
+from host.device import DeviceFacts
 from host.measurement import (
     Energy,
     Measurement,
@@ -23,6 +24,7 @@ from host.measurement import (
     Thermal,
 )
 from host.store import Store, StoreError
+from host.store.codec import to_plain
 from host.store.database import Database
 from host.store.tables import Base
 from host.workspace import Workspace
@@ -86,20 +88,26 @@ class OldStore:
         self.place = place
         self.folder = folder
         self._database = Database(place)
+        self.migrate(command.upgrade, "0001")
+        self.add("devices", id=DEVICE, name="kiosk", spki_sha256="s", enrolled_at=NOON, facts=None)
+        for sha256 in (MODEL, OTHER):
+            self.add("blobs", sha256=sha256, size_bytes=7, created_at=NOON)
+
+    def migrate(self, how: Callable[[Config, str], None], revision: str) -> None:
         config = Config()
         scripts = Path(host.store.migrations.__file__).parent
         config.set_main_option("script_location", str(scripts).replace("%", "%%"))
         with self._database.connect_to_migrate() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "0001")
+            how(config, revision)
         self._tables: dict[str, Table] = {}
-        self.add("devices", id=DEVICE, name="kiosk", spki_sha256="s", enrolled_at=NOON, facts=None)
-        for sha256 in (MODEL, OTHER):
-            self.add("blobs", sha256=sha256, size_bytes=7, created_at=NOON)
 
     def add(self, name: str, /, **values: Any) -> None:
+        self.add_all(name, [values])
+
+    def add_all(self, name: str, rows: list[dict[str, Any]]) -> None:
         with self._database.write() as session:
-            session.execute(insert(self._table(name)), [values])
+            session.execute(insert(self._table(name)), rows)
 
     def add_job(self, job_id: str, state: str) -> None:
         self.add(
@@ -161,9 +169,8 @@ def _as_table(name: str, reflected: list[Any], types: dict[str, Any]) -> Table:
 
 
 @pytest.fixture
-def old(store_place: str | Path, workspace: Workspace, tmp_path: Path) -> Iterator[OldStore]:
-    place = tmp_path / "old.db" if isinstance(store_place, Path) else store_place
-    opened = OldStore(place, workspace.blobs_folder)
+def old(empty_place: str | Path, workspace: Workspace) -> Iterator[OldStore]:
+    opened = OldStore(empty_place, workspace.blobs_folder)
     yield opened
     opened.close()
 
@@ -245,7 +252,7 @@ def test_old_jobs_are_read_and_those_not_done_are_cancelled(old: OldStore) -> No
     with old.open_new() as store:
         jobs = [store.jobs.get(str(number) * 32) for number in range(5)]
         failure = store.jobs.outcome("1" * 32)
-        waiting = store.jobs.queues()[DEVICE]
+        waiting = store.jobs.waiting(DEVICE)
 
     assert [job.state for job in jobs] == ["done", "failed", "cancelled", "cancelled", "cancelled"]
     spec = jobs[0].spec
@@ -256,14 +263,13 @@ def test_old_jobs_are_read_and_those_not_done_are_cancelled(old: OldStore) -> No
     assert [job.key for job in jobs] == [str(number) * 64 for number in range(5)]
     assert isinstance(failure, MeasurementFailure)
     assert (failure.kind, failure.model_sha256) == ("timeout", MODEL)
-    assert waiting.waiting == 0
+    assert waiting == 0
 
 
 def test_many_measurements_are_brought_over(old: OldStore) -> None:
-    for number in range(1203):
-        job_id = f"{number:032}"
-        old.add("jobs", **_job(job_id))
-        old.add("measurements", job_id=job_id, **OLD_MEASUREMENT)
+    ids = [f"{number:032}" for number in range(1203)]
+    old.add_all("jobs", [_job(job_id) for job_id in ids])
+    old.add_all("measurements", [{"job_id": job_id} | OLD_MEASUREMENT for job_id in ids])
 
     with old.open_new() as store:
         kept = store.measurements.of_device(DEVICE)
@@ -331,3 +337,89 @@ def test_a_migration_that_would_break_a_reference_does_not_happen(
         assert session.execute(text("SELECT version_num FROM alembic_version")).scalar() == "0001"
         assert "kind" not in {c["name"] for c in inspect(untouched.engine).get_columns("jobs")}
     untouched.close()
+
+
+def a_queued_job(job_id: str) -> dict[str, Any]:
+    """A row of jobs as the schema 0002 has them."""
+    spec = MeasureSpec(ModelRun(MODEL, 7))
+    return _job(job_id) | {
+        "kind": spec.kind,
+        "spec": to_plain(spec),
+        "label": "a label",
+        "state": "queued",
+        "attempt": 0,
+        "refusals": 0,
+    }
+
+
+@pytest.fixture
+def second(old: OldStore) -> OldStore:
+    """A store of the schema 0002 with a measurement, a queued job and one under a lease."""
+    old.add_job("1" * 32, "done")
+    old.add("measurements", job_id="1" * 32, **OLD_MEASUREMENT)
+    old.migrate(command.upgrade, "0002")
+    old.add("jobs", **a_queued_job("2" * 32))
+    old.add("jobs", **a_queued_job("3" * 32) | {"state": "leased", "attempt": 1})
+    old.add(
+        "leases",
+        id="3" * 32,
+        job_id="3" * 32,
+        device_id=DEVICE,
+        session_id="s",
+        attempt=1,
+        lease_seconds=60.0,
+        taken_at=NOON,
+        expires_at=NOON,
+        ended_at=None,
+    )
+    return old
+
+
+def test_the_second_schema_is_brought_over_with_its_queue(second: OldStore) -> None:
+    with second.open_new() as store:
+        jobs = [store.jobs.get(str(number) * 32) for number in (1, 2, 3)]
+        device = store.devices.by_name("kiosk")
+        kept = store.measurements.of_device(DEVICE)
+        session = store.devices.session_of(DEVICE)
+
+        assert [job.state for job in jobs] == ["done", "queued", "leased"]
+        assert jobs[1].label == "a label"
+        assert (device.id, device.revoked_at, session) == (DEVICE, None, None)
+        assert len(kept) == 1
+        assert list(store.audit.entries()) == []
+
+
+def test_the_jobs_of_the_second_schema_are_claimed(second: OldStore) -> None:
+    facts = DeviceFacts("k", "x86_64", 64, "c", (), None, 1, 1, "d", "6", "3.11", None, None, None)
+    with second.open_new() as store:
+        assert store.devices.open_session(DEVICE, "new", agent_version="1", facts=facts) == 1
+
+        lease = store.jobs.claim(DEVICE, "new", 60)
+
+        assert lease is not None
+        assert lease.job.id in ("2" * 32, "3" * 32)
+
+
+def test_the_log_is_guarded_in_a_store_brought_over(second: OldStore) -> None:
+    with second.open_new() as store:
+        store.audit.note("login", "web", {})
+
+        for statement in ("DELETE FROM audit_log", "UPDATE audit_log SET actor = 'nobody'"):
+            with (
+                pytest.raises(StoreError, match="only grows"),
+                store._database.write() as session,
+            ):
+                session.execute(text(statement))
+
+        assert store.audit.verify().entries == 1
+
+
+def test_the_log_cannot_be_migrated_away(second: OldStore) -> None:
+    with second.open_new() as store:
+        store.audit.note("login", "web", {})
+
+    with pytest.raises(NotImplementedError, match="restore the copy"):
+        second.migrate(command.downgrade, "0002")
+
+    with second.open_new() as store:
+        assert [entry.action for entry in store.audit.entries()] == ["login"]

@@ -1,0 +1,309 @@
+"""Whatever bytes a scan is given, it accepts or refuses them, in time and inside the file; and what
+it accepts is what the libraries' own readers understand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from device_agent import model_scan, tflite_scan
+from device_agent.errors import ModelRejectedError
+from device_agent.reference.generate import reference_tflite, tiny_onnx, tiny_tflite
+from device_agent.runtimes.catalogue import LIBRARIES
+from device_agent.scan_limits import ScanLimits
+
+onnx = pytest.importorskip("onnx")
+DecodeError = pytest.importorskip("google.protobuf.message").DecodeError
+
+LIMITS = ScanLimits(control_flow=True)
+FUZZ = settings(max_examples=1000, deadline=2000, suppress_health_check=list(HealthCheck))
+SCANS = {"onnx": model_scan.scan_bytes, "tflite": tflite_scan.scan_bytes}
+SMALL = {"onnx": tiny_onnx(), "tflite": tiny_tflite()}
+
+
+def accepts(runtime: str, data: bytes) -> bool:
+    try:
+        SCANS[runtime](data, LIMITS)
+    except ModelRejectedError:
+        return False
+    return True
+
+
+# ---- mutations --------------------------------------------------------------------------------
+
+INTERESTING = (0, 1, 2, 4, 8, 0x7F, 0x80, 0xFE, 0xFF)
+WORDS = (0, 1, 4, 12, 255, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 8)
+
+
+@st.composite
+def mutations(draw: Any, samples: Any) -> bytes:
+    """A valid file after a few flips, insertions, cuts and splices."""
+    data = bytearray(draw(st.sampled_from(samples)))
+    for _ in range(draw(st.integers(1, 5))):
+        at = draw(st.integers(0, max(0, len(data) - 1)))
+        how = draw(st.sampled_from(("byte", "flip", "word", "insert", "cut", "splice", "repeat")))
+        if how == "byte":
+            data[at : at + 1] = bytes([draw(st.sampled_from(INTERESTING))])
+        elif how == "flip":
+            data[at : at + 1] = bytes(b ^ 1 << draw(st.integers(0, 7)) for b in data[at : at + 1])
+        elif how == "word":
+            data[at : at + 4] = struct.pack("<I", draw(st.sampled_from(WORDS)))
+        elif how == "insert":
+            data[at:at] = draw(st.binary(min_size=1, max_size=8))
+        elif how == "cut":
+            del data[at : at + draw(st.integers(1, 40))]
+        else:
+            other = bytes(data) if how == "repeat" else draw(st.sampled_from(samples))
+            start = draw(st.integers(0, len(other) - 1)) if other else 0
+            data[at:at] = other[start : start + draw(st.integers(1, 80))]
+    return bytes(data)
+
+
+class Fenced:
+    """A file that fails the test when somebody reads where it is not."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            assert 0 <= key.start <= key.stop <= len(self._data), key
+        else:
+            assert 0 <= key < len(self._data), key
+        return self._data[key]
+
+
+@pytest.fixture(scope="session")
+def onnx_samples(make_hostile: Any) -> list[bytes]:
+    """Small files of every kind, good ones and bad ones."""
+    hostile = [data for data in make_hostile("onnx") if len(data) < 2000]
+    return [tiny_onnx(), *hostile]
+
+
+@pytest.fixture(scope="session")
+def tflite_samples(make_hostile: Any) -> list[bytes]:
+    return [tiny_tflite(), *(data for data in make_hostile("tflite") if data)]
+
+
+@FUZZ
+@given(st.data())
+def test_no_mutation_of_an_onnx_file_breaks_the_scan_or_hides_a_reference_to_a_file(
+    onnx_samples: Any, data: Any
+) -> None:
+    mutated = data.draw(mutations(onnx_samples))
+    try:
+        model_scan.scan_bytes(Fenced(mutated), LIMITS)  # type: ignore[arg-type] # read alike
+    except ModelRejectedError:
+        return
+    model = onnx.ModelProto()
+    with contextlib.suppress(DecodeError):
+        model.ParseFromString(mutated)
+    assert not refers_outside(model)
+
+
+@FUZZ
+@given(st.data())
+def test_no_mutation_of_a_tflite_file_breaks_the_scan(tflite_samples: Any, data: Any) -> None:
+    mutated = data.draw(mutations(tflite_samples))
+
+    if accepts("tflite", mutated):
+        walk_with_the_official_reader(mutated)
+
+
+def walk_with_the_official_reader(data: bytes) -> None:
+    """Every object of the file, made by the classes that the schema's compiler wrote."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+
+    assert model.version == 3
+    assert model.subgraphs
+    assert not model.externalBuffers
+    assert not model.externalBufferGroups
+
+
+# ---- what protobuf understands ----------------------------------------------------------------
+
+
+def refers_outside(message: Any) -> bool:
+    """Whether a tensor anywhere in a message names another file, found by reflection."""
+    if isinstance(message, onnx.TensorProto) and (
+        message.data_location != onnx.TensorProto.DEFAULT or message.external_data
+    ):
+        return True
+    for descriptor, value in message.ListFields():
+        if descriptor.type == descriptor.TYPE_MESSAGE:
+            children = value if descriptor.label == descriptor.LABEL_REPEATED else [value]
+            if any(refers_outside(child) for child in children):
+                return True
+    return False
+
+
+@st.composite
+def messages(draw: Any, message: Any, depth: int = 0) -> Any:
+    """A message of the package onnx with random fields, external tensors among them."""
+    fields = {each.number: each for each in message.DESCRIPTOR.fields}
+    chosen = draw(st.lists(st.sampled_from(sorted(fields)), max_size=5, unique=True))
+    for each in (fields[number] for number in chosen):
+        repeated = each.label == each.LABEL_REPEATED
+        if each.type != each.TYPE_MESSAGE:
+            value = draw(_VALUES[each.cpp_type])
+            if each.type == each.TYPE_BYTES:
+                value = value.encode()
+            if each.type == each.TYPE_ENUM:
+                value = draw(st.sampled_from([v.number for v in each.enum_type.values]))
+            if repeated:
+                getattr(message, each.name).append(value)
+            else:
+                setattr(message, each.name, value)
+        elif depth < 7:
+            holder = getattr(message, each.name)
+            draw(messages(holder.add() if repeated else holder, depth + 1))
+            if not repeated:
+                holder.SetInParent()
+    return message
+
+
+_descriptor = onnx.ModelProto.DESCRIPTOR.fields[0]
+_VALUES = {
+    _descriptor.CPPTYPE_INT32: st.integers(0, 20),
+    _descriptor.CPPTYPE_INT64: st.integers(0, 20),
+    _descriptor.CPPTYPE_UINT64: st.integers(0, 20),
+    _descriptor.CPPTYPE_FLOAT: st.just(1.0),
+    _descriptor.CPPTYPE_DOUBLE: st.just(1.0),
+    _descriptor.CPPTYPE_ENUM: st.just(0),
+    _descriptor.CPPTYPE_STRING: st.sampled_from(["", "a", "b", "If", "Neg", "own"]),
+}
+
+
+@settings(FUZZ, max_examples=600)
+@given(st.data())
+def test_a_tensor_in_another_file_is_refused_wherever_the_schema_lets_it_stand(data: Any) -> None:
+    model = data.draw(messages(onnx.ModelProto()))
+    model.graph.SetInParent()
+    model.opset_import.add(version=17)
+
+    if refers_outside(model):
+        assert not accepts("onnx", model.SerializeToString())
+    else:
+        accepts("onnx", model.SerializeToString())
+
+
+# ---- every length and every offset of a small file --------------------------------------------
+
+
+def test_an_onnx_file_cut_at_any_length_is_refused() -> None:
+    whole = SMALL["onnx"]
+
+    assert accepts("onnx", whole)
+    assert [size for size in range(len(whole)) if accepts("onnx", whole[:size])] == []
+
+
+def test_a_tflite_file_cut_at_any_length_is_refused_until_nothing_is_missing() -> None:
+    """The writer pads the file at its end, and nobody points there."""
+    whole = SMALL["tflite"]
+
+    accepted = [size for size in range(len(whole) + 1) if accepts("tflite", whole[:size])]
+
+    assert accepted == list(range(accepted[0], len(whole) + 1))
+    assert whole[accepted[0] :].strip(b"\0") == b""
+    walk_with_the_official_reader(whole[: accepted[0]])
+
+
+# Load and run every file, one after the other, each named before: a crash tells which it was.
+RUN_ALL = """
+import json, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+from pathlib import Path
+from device_agent.errors import AgentError, NoRuntimeError
+from device_agent.runtimes.catalogue import open_runtime
+from device_agent.work import ModelRun
+runtime = open_runtime(sys.argv[1])
+counts = {"ran": 0, "refused": 0}
+for path in sorted(Path(sys.argv[2]).iterdir()):
+    print(path, file=sys.stderr, flush=True)
+    try:
+        model = runtime.load(path, ModelRun("", 0, runtime.name, threads=1))
+        model.make_inputs(1)
+        model.run()
+        model.outputs()
+        counts["ran"] += 1
+    except (AgentError, MemoryError):
+        counts["refused"] += 1
+print(json.dumps(counts))
+"""
+
+
+def run_all(runtime: str, folder: Path) -> Any:
+    """How many files in a folder ran, and how many the library refused."""
+    if LIBRARIES[runtime] == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+    else:
+        pytest.importorskip("ai_edge_litert")
+    ended = subprocess.run(
+        [sys.executable, "-c", RUN_ALL, runtime, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    last = ended.stderr.strip().splitlines()[-1:]
+    assert ended.returncode == 0, f"status {ended.returncode} at {last}"
+    return json.loads(ended.stdout)
+
+
+def broken_tflite(whole: bytes) -> Any:
+    """The file with each of its words, in turn, pointing elsewhere."""
+    for place in range(0, len(whole) - 3, 4):
+        left = len(whole) - place
+        for value in (0, 1, 2, 4, 8, left - 4, left, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - place):
+            data = bytearray(whole)
+            struct.pack_into("<I", data, place, value % 2**32)
+            if data != whole:
+                yield bytes(data)
+
+
+def broken_onnx(whole: bytes) -> Any:
+    """The file with each of its bytes, in turn, something else."""
+    for place, byte in enumerate(whole):
+        for value in {0, 1, 2, byte ^ 1, byte ^ 0x80, byte + 1 & 0xFF, 0x7F, 0xFE, 0xFF} - {byte}:
+            yield whole[:place] + bytes([value]) + whole[place + 1 :]
+
+
+@pytest.mark.parametrize(("runtime", "broken"), [("tflite", broken_tflite), ("onnx", broken_onnx)])
+def test_a_file_broken_at_any_place_is_refused_or_harms_no_library(
+    runtime: str, broken: Any, tmp_path: Path
+) -> None:
+    files = list(broken(SMALL[runtime]))
+    accepted = [data for data in files if accepts(runtime, data)]
+    for number, data in enumerate(accepted):
+        (tmp_path / f"{number:05}").write_bytes(data)
+
+    counts = run_all(runtime, tmp_path)
+
+    assert counts["ran"] + counts["refused"] == len(accepted)
+    # Weights may be anything, so many are fine; most of the rest has to be seen.
+    assert len(accepted) < len(files) / 3
+
+
+@pytest.mark.parametrize("value", [0, 2**31, 2**32 - 1])
+def test_a_tflite_file_of_several_layers_broken_anywhere_never_breaks_the_scan(value: int) -> None:
+    whole = reference_tflite()
+
+    for place in range(0, 2000, 4):
+        data = bytearray(whole)
+        struct.pack_into("<I", data, place, value)
+        accepts("tflite", bytes(data))

@@ -61,6 +61,10 @@ class Evaluation:
         """
         request = pb.ReportRequest.FromString(arrived.request)
         job = arrived.job
+        if not 1 <= request.attempt <= job.attempt:
+            raise MessageError(
+                f"attempt must be one of 1 to {job.attempt}, but is {request.attempt}"
+            )
         baselines = dict(arrived.baselines or {})
         outcome = self.outcome(request, job, arrived.received_at, arrived.metered, baselines)
         key = text(request.idempotency_key)[:100]

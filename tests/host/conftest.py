@@ -477,11 +477,10 @@ def postgresql_server(request: pytest.FixtureRequest) -> Iterator["Server"]:
     pytest.importorskip("psycopg", reason="genba[postgres] is not installed")
     from tests.host.postgresql import NoPostgresqlError, running_server
 
-    cache = request.config.cache
-    assert cache is not None
+    packages = request.config.rootpath / ".pytest_cache" / "postgresql"
     with ExitStack() as stack:
         try:
-            server = stack.enter_context(running_server(cache.mkdir("postgresql") / "packages"))
+            server = stack.enter_context(running_server(packages))
         except NoPostgresqlError as error:
             pytest.skip(str(error))
         yield server

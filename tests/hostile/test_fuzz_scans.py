@@ -151,6 +151,39 @@ def refers_outside(message: Any) -> bool:
     return False
 
 
+def paths_to_tensors(descriptor: Any, path: Any = (), visits: Any = ()) -> Any:
+    """Every way from a message to a tensor, through each kind of message twice at most."""
+    if descriptor.full_name == "onnx.TensorProto":
+        yield path
+        return
+    for each in descriptor.fields:
+        if each.message_type is not None and visits.count(each.message_type.full_name) < 2:
+            name = each.message_type.full_name
+            yield from paths_to_tensors(each.message_type, (*path, each), (*visits, name))
+
+
+def test_a_tensor_in_another_file_is_refused_on_every_way_to_a_tensor() -> None:
+    paths = list(paths_to_tensors(onnx.ModelProto.DESCRIPTOR))
+    for path in paths:
+        model = onnx.ModelProto()
+        model.graph.SetInParent()
+        model.opset_import.add(version=17)
+        message = model
+        for each in path:
+            repeated = each.label == each.LABEL_REPEATED
+            message = getattr(message, each.name).add() if repeated else getattr(message, each.name)
+        message.dims.append(1)
+        message.data_type = onnx.TensorProto.FLOAT
+        message.external_data.add(key="location", value="/etc/hostname")
+
+        for function in model.functions:
+            function.domain = "own"
+        # A function that is given a graph is refused before anybody looks into the graph.
+        with pytest.raises(ModelRejectedError, match=r"external data|onnx\.inliner"):
+            model_scan.scan_bytes(model.SerializeToString(), LIMITS)
+    assert len(paths) > 100
+
+
 @st.composite
 def messages(draw: Any, message: Any, depth: int = 0) -> Any:
     """A message of the package onnx with random fields, external tensors among them."""

@@ -25,7 +25,8 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@echo "== test: the whole suite"
-	@start=$$(date +%s) && $(BIN)/python -m pytest -q && \
+	@start=$$(date +%s) && $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not alone" && \
+	$(BIN)/python -m pytest -q -m alone && \
 	echo "== test: done in $$(( $$(date +%s) - start )) s"
 
 # What .ci/run checks before the tests.

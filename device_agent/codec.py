@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 # Whole numbers here are counts, sizes and numbers of cores; the wire carries 64 bits.
 _LARGEST_INT = (1 << 63) - 1
+_MOST_DIGITS = 20
 _LARGEST_FLOAT = sys.float_info.max
 
 
@@ -54,9 +55,18 @@ def from_tagged_json(classes: tuple[type[Any], ...], text: str) -> Any:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise BadAnswerError(f"not JSON ({error})") from error
+    except MemoryError as error:
+        raise BadAnswerError("too large for this device") from error
+
+
+def _whole(digits: str) -> int:
+    # Older Pythons take minutes to read a number of a million digits.
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _plain(value: Any) -> Any:

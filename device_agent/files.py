@@ -38,20 +38,24 @@ def remove_tree(folder: Path) -> None:
     """Remove a folder and all in it, however deep and whatever its permissions; links are removed
     and never followed. What somebody else removes meanwhile is no error.
     """
-    left = [folder]
-    while left:
-        inner = []
-        with contextlib.suppress(FileNotFoundError):
-            left[-1].chmod(0o700)
-            with os.scandir(left[-1]) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        inner.append(Path(entry.path))
-                    else:
-                        Path(entry.path).unlink(missing_ok=True)
-            if not inner:
-                left[-1].rmdir()
-        if inner:
-            left += inner
-        else:
-            left.pop()
+    with contextlib.suppress(FileNotFoundError):
+        while inner := _emptied_of_files(folder):
+            for path in inner:
+                # Its folders come up to this one, so that no path ever gets too long.
+                for deeper in _emptied_of_files(path):
+                    deeper.rename(folder / os.urandom(16).hex())
+                path.rmdir()
+        folder.rmdir()
+
+
+def _emptied_of_files(folder: Path) -> list[Path]:
+    """The folders in it; everything else in it is removed."""
+    folder.chmod(0o700)
+    inner = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                inner.append(Path(entry.path))
+            else:
+                Path(entry.path).unlink(missing_ok=True)
+    return inner

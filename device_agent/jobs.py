@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,6 +65,7 @@ from device_agent.work import (
 )
 
 _GIB = 1 << 30
+_LARGEST_ADDRESS_32 = (1 << 32) - 1
 # Below this no runtime can be loaded together with numpy.
 _SMALL_BYTES = 512 << 20
 # A runtime's trace has a few hundred bytes for every operator of every run.
@@ -97,7 +99,9 @@ def default_address_space_bytes(ram_bytes: int) -> int:
     """What a worker may map where nobody set a limit: all memory, and never less than 2 GiB,
     because libraries reserve address space that they never touch.
     """
-    return max(ram_bytes, 2 * _GIB)
+    wanted = max(ram_bytes, 2 * _GIB)
+    # To a 32-bit kernel a limit above its addresses is no limit at all.
+    return wanted if sys.maxsize > _LARGEST_ADDRESS_32 else min(wanted, _LARGEST_ADDRESS_32)
 
 
 def default_rss_bytes() -> int:
@@ -346,7 +350,9 @@ class _Job:
         try:
             yield folder
         finally:
-            remove_tree(folder)
+            # What a model made there on purpose costs room, and not the outcome.
+            with contextlib.suppress(OSError):
+                remove_tree(folder)
 
     def _probe(self, spec: ProbeSpec) -> ProbeResult:
         ready = become_ready(spec.readiness, 1, self._around, self._deadline)

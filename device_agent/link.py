@@ -77,6 +77,7 @@ _SLOWEST_BYTES_PER_SECOND = 20_000
 _MAX_MESSAGE_BYTES = 1 << 20
 _PART_BYTES = 1 << 18
 _TICK_SECONDS = 1e-7
+_SHORTEST_LEASE_SECONDS, _LONGEST_LEASE_SECONDS = 0.1, 86_400.0
 # Tries of one call at a host that is busy, over half a minute at most.
 _BUSY_TRIES = 7
 _REFUSALS = frozenset(
@@ -253,13 +254,23 @@ class Link:
             finally:
                 call.cancel()
 
-    def write_blob(self, lease_id: str, sha256: str, file: BinaryIO) -> None:
-        """Send a file of the job of that lease, in parts."""
-        with _translated():
-            parts = _parts(lease_id, sha256, file)
-            size_bytes = os.fstat(file.fileno()).st_size
-            seconds = max(_UPLOAD_SECONDS, size_bytes / _SLOWEST_BYTES_PER_SECOND)
-            self._fleet.WriteBlob(parts, timeout=seconds)
+    def write_blob(
+        self, lease_id: str, sha256: str, file: BinaryIO, alive: Callable[[], None]
+    ) -> None:
+        """Send a file of the job of that lease, in parts; `alive` is called at each of them.
+
+        Raises OSError where the file cannot be read.
+        """
+        size_bytes = os.fstat(file.fileno()).st_size
+        seconds = max(_UPLOAD_SECONDS, size_bytes / _SLOWEST_BYTES_PER_SECOND)
+        upload = _Upload(lease_id, sha256, file, alive)
+        try:
+            with _translated():
+                self._fleet.WriteBlob(upload.parts(), timeout=seconds)
+        except AgentError as error:
+            if upload.trouble is None:
+                raise
+            raise upload.trouble from error
 
     def report(self, letter: Letter, sent_monotonic_seconds: float | None) -> bool:
         """Hand over an outcome; False where the job had its result already.
@@ -357,14 +368,38 @@ def _error_of(code: grpc.StatusCode, detail: str) -> AgentError:
     return HostAwayError(code.name, detail)
 
 
-def _parts(lease_id: str, sha256: str, file: BinaryIO) -> Iterator[pb.BlobPart]:
-    offset = 0
-    # A file of no bytes is one part too, or nobody would know of which file.
-    while (data := file.read(_PART_BYTES)) or offset == 0:
-        yield pb.BlobPart(lease_id=lease_id, sha256=sha256, offset=offset, data=data)
-        if not data:
-            return
-        offset += len(data)
+class _Upload:
+    """A file on its way. gRPC reads it in a thread of its own, where nobody hears of an error:
+    that is kept in `trouble`.
+    """
+
+    def __init__(
+        self, lease_id: str, sha256: str, file: BinaryIO, alive: Callable[[], None]
+    ) -> None:
+        self.trouble: OSError | None = None
+        self._lease_id = lease_id
+        self._sha256 = sha256
+        self._file = file
+        self._alive = alive
+
+    def parts(self) -> Iterator[pb.BlobPart]:
+        offset = 0
+        # A file of no bytes is one part too, or nobody would know of which file.
+        while (data := self._read()) or offset == 0:
+            self._alive()
+            yield pb.BlobPart(
+                lease_id=self._lease_id, sha256=self._sha256, offset=offset, data=data
+            )
+            if not data:
+                return
+            offset += len(data)
+
+    def _read(self) -> bytes:
+        try:
+            return self._file.read(_PART_BYTES)
+        except OSError as error:
+            self.trouble = error
+            raise
 
 
 def _proven_lease(signed: pb.SignedLease, identity: Identity) -> Lease:
@@ -382,7 +417,7 @@ def _proven_lease(signed: pb.SignedLease, identity: Identity) -> Lease:
 
 
 def _lease(message: pb.Lease) -> Lease:
-    if not 0.0 < message.lease_seconds < float("inf"):
+    if not _SHORTEST_LEASE_SECONDS <= message.lease_seconds <= _LONGEST_LEASE_SECONDS:
         raise UnprovenLeaseError(f"its lease lasts {message.lease_seconds} s")
     return Lease(
         id=message.lease_id,

@@ -9,6 +9,7 @@ and the clock hold what passes here.
 from __future__ import annotations
 
 import mmap
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,9 +43,19 @@ _CONTROL_FLOW = ("If", "Loop", "Scan")
 _CONSTANT = "Constant"
 _FLOAT_TYPE, _INT32_TYPE, _INT64_TYPE, _DOUBLE_TYPE = 1, 6, 7, 11
 _UNKNOWN_SIZE = -1
-_NO_NAME = hash(b"")
+_WIDE_HASHES = sys.hash_info.width >= 64
 
 _Span = tuple[int, int]
+
+
+def _digest(name: bytes) -> int:
+    """What stands for a name; names themselves could fill the memory. A hash of 32 bits, as small
+    machines have it, would too often take two names for one.
+    """
+    return hash(name) if _WIDE_HASHES else hash(name) << 32 | hash(b"\0" + name) & 0xFFFFFFFF
+
+
+_NO_NAME = _digest(b"")
 
 
 @dataclass(frozen=True)
@@ -384,7 +395,7 @@ class _Scan:
         return self._name(first, last)
 
     def _name(self, first: int, last: int) -> int:
-        return hash(self._wire.bytes_at(first, last))
+        return _digest(self._wire.bytes_at(first, last))
 
     def _attribute(self, node: _Node, first: int, last: int) -> None:
         name = ""

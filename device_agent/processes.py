@@ -29,7 +29,7 @@ _BOOT = (
     "from device_agent.worker import main; sys.exit(main())"
 )
 _READ_BYTES = 1 << 16
-_MAX_ANSWER_BYTES = 1 << 26
+_MAX_ANSWER_BYTES = 1 << 23
 """Far more than the samples of any job; a worker that says more is out of order."""
 _KEPT_NOISE_BYTES = 1 << 14
 _FIRST_PAUSE_SECONDS = 0.001

@@ -15,7 +15,8 @@ from device_agent.work import Lease
 _BETWEEN_BLOCKS = 1 / 3
 # Of a worker that pauses at least once in a third of the lease, the thread sees nothing due.
 _ANYWAY = 2 / 3
-_JOIN_SECONDS = 2.0
+# Longer than a call may take.
+_JOIN_SECONDS = 10.0
 
 
 class Renewal:
@@ -43,6 +44,7 @@ class Renewal:
         self._tried = clock()
         # Held while a call is on its way, so that no block begins before it has come back.
         self._calling = threading.Lock()
+        self._over = False
 
     def alive(self) -> None:
         """Pass the sign of life on."""
@@ -55,7 +57,7 @@ class Renewal:
     def renew_after(self, share: float) -> None:
         """Renew where that share of the lease is over since the last try."""
         with self._calling:
-            if self._left_seconds(share) > 0:
+            if self._over or self._left_seconds(share) > 0:
                 return
             self._tried = self._clock()
             with contextlib.suppress(AgentError):
@@ -76,6 +78,7 @@ class Renewal:
         try:
             yield
         finally:
+            self._over = True
             done.set()
             thread.join(_JOIN_SECONDS)
 

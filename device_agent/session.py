@@ -264,6 +264,7 @@ class Agent:
         self._lost = None
         try:
             for letter in self._outbox.pending():
+                self._service.alive()
                 self._offer(link, letter)
             self._hello(link)
         finally:
@@ -346,14 +347,15 @@ class Agent:
 
     def _work_off(self, link: Link) -> None:
         """Finish the job at hand, then claim until nothing waits or the host drains."""
+        taken_up_again = self._current is not None
         while True:
             if self._current is None:
                 lease = self._claim(link)
                 if lease is None:
                     return
                 self._current = _Current(lease, Cancellation())
-            self._finish(link, self._current)
-            self._current = None
+            self._finish(link, self._current, taken_up_again=taken_up_again)
+            self._current, taken_up_again = None, False
 
     def _claim(self, link: Link) -> Lease | None:
         if self._lost is not None:
@@ -364,11 +366,14 @@ class Agent:
             return None
         return link.claim(self._session_id)
 
-    def _finish(self, link: Link, current: _Current) -> None:
+    def _finish(self, link: Link, current: _Current, *, taken_up_again: bool) -> None:
         lease = current.lease
         self._say(f"job {lease.job_id}: {_doing(lease.spec)}")
         self._service.status(f"job {lease.job_id}: {_doing(lease.spec)}")
         renewal = Renewal(link.renew, lease, current.cancellation, self._service.alive)
+        if taken_up_again:
+            # Much of the lease may be over, and a wish to cancel may have been missed.
+            renewal.renew_after(0.0)
         with renewal.in_background():
             try:
                 outcome = self._outcome(link, current, renewal)
@@ -447,7 +452,7 @@ class Agent:
         """Bring the outputs to the host; without them the letter is of a failure."""
         try:
             with outputs.outputs_path.open("rb") as file:
-                link.write_blob(letter.lease_id, outputs.outputs_sha256, file)
+                link.write_blob(letter.lease_id, outputs.outputs_sha256, file, self._service.alive)
         except OSError as error:
             text = f"the outputs are no longer on the device ({error.strerror or error})"
             return replace(letter, outcome=Failure(FailureKind.WORKER_CRASHED, text))

@@ -43,6 +43,9 @@ _CLONE_THREAD = 0x10000
 _O_ACCMODE, _O_TRUNC = 0o3, 0o1000
 # Putting characters into a terminal's input (ioctl_tty(2)), and the console's menu.
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+# Who gets a signal when something comes, and which one (fcntl(2), asm-generic/sockios.h).
+_F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
+_FIOSETOWN, _SIOCSPGRP = 0x8901, 0x8902
 # Without this flag kernels before 5.16 slow the processor down for filtered processes
 # (Documentation/userspace-api/spec_ctrl.rst), and the figures would be too high.
 _SPEC_ALLOW = 1 << 2
@@ -104,12 +107,20 @@ def _rules(pid: int) -> tuple[_Rule, ...]:
     me = ((_IF_EQUAL, pid), (_IF_EQUAL, 0))
     # A file that was opened for reading is emptied all the same, which Landlock before 6.2 allows.
     emptying, flag_bits = ((_IF_EQUAL, _O_TRUNC),), _O_TRUNC | _O_ACCMODE
-    typing = ((_IF_EQUAL, _TIOCSTI), (_IF_EQUAL, _TIOCLINUX))
+    devices = (_TIOCSTI, _TIOCLINUX, _FIOSETOWN, _SIOCSPGRP)
+    signalling = (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX)
     return (
         _Rule(("clone",), 0, ((_IF_ANY_BIT, _CLONE_THREAD),), _ALLOW, _DENY),
         # It must not outlive the agent.
         _Rule(("prctl",), 0, ((_IF_EQUAL, PR_SET_PDEATHSIG),), _DENY, _ALLOW),
-        _Rule(("ioctl",), 1, typing, _DENY, _ALLOW),
+        _Rule(("ioctl",), 1, tuple((_IF_EQUAL, each) for each in devices), _DENY, _ALLOW),
+        _Rule(
+            ("fcntl", "fcntl64"),
+            1,
+            tuple((_IF_EQUAL, each) for each in signalling),
+            _DENY,
+            _ALLOW,
+        ),
         _Rule(("open",), 1, emptying, _DENY, _ALLOW, flag_bits),
         _Rule(("openat",), 2, emptying, _DENY, _ALLOW, flag_bits),
         _Rule(SELF_ONLY_FIRST, 0, me, _ALLOW, _DENY),

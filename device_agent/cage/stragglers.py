@@ -19,7 +19,7 @@ from pathlib import Path
 
 # All of them at once, as cage.limits sets them; nothing else on a machine runs like this.
 _ZERO = ("Max core file size", "Max locked memory", "Max msgqueue size")
-_BOUNDED = ("Max cpu time", "Max address space")
+_BOUNDED = ("Max cpu time",)
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # Each round kills what a bomb started during the round before.
 _MAX_ROUNDS = 50

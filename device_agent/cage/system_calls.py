@@ -108,6 +108,8 @@ _NUMBERS: Mapping[str, tuple[int | None, int | None, int | None, int | None]] = 
     # Allowed to some arguments only.
     "clone": (56, 120, 220, 120),
     "prctl": (157, 172, 167, 172),
+    "fcntl": (72, 55, 25, 55),
+    "fcntl64": (None, 221, None, 221),
     "ioctl": (16, 54, 29, 54),
     "open": (2, 5, None, 5),
     "openat": (257, 295, 56, 322),
@@ -170,7 +172,17 @@ ABSENT = ("clone3", "openat2")
 calls before them.
 """
 
-_ARGUED = ("clone", "prctl", "ioctl", "open", "openat", *SELF_ONLY_FIRST, *SELF_ONLY_SECOND)
+_ARGUED = (
+    "clone",
+    "prctl",
+    "fcntl",
+    "fcntl64",
+    "ioctl",
+    "open",
+    "openat",
+    *SELF_ONLY_FIRST,
+    *SELF_ONLY_SECOND,
+)
 
 
 def number(name: str, abi: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import mmap
 import os
 import socket
@@ -77,6 +78,8 @@ def _reach_a_process(pid: int) -> str:
         pass
     else:
         return "the agent can be sent signals"
+    if _would_send_a_signal_for_a_file(pid):
+        return "the agent can be sent signals by way of a file"
     try:
         child = os.fork()
     except OSError:
@@ -87,9 +90,23 @@ def _reach_a_process(pid: int) -> str:
     return "processes can be started"
 
 
+def _would_send_a_signal_for_a_file(pid: int) -> bool:
+    """Whether the owner of a pipe can be named, who gets a signal whenever something comes."""
+    reader, writer = os.pipe()
+    try:
+        fcntl.fcntl(reader, fcntl.F_SETOWN, pid)
+    except OSError:
+        return False
+    finally:
+        os.close(reader)
+        os.close(writer)
+    return True
+
+
 def _take_memory(limit_bytes: int) -> str:
     try:
         mmap.mmap(-1, limit_bytes).close()
-    except (MemoryError, OSError):
+    except (MemoryError, OSError, OverflowError):
+        # The last one where the limit is more than this machine has addresses.
         return ""
     return "more can be mapped"

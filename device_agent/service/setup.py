@@ -209,10 +209,11 @@ def _hand_over(home: Path, user: str) -> None:
     """
     try:
         entry = pwd.getpwnam(user)
-        for folder, folders, files in os.walk(home):
+        # By open folders and not by paths, and never what a link points to: an earlier service,
+        # which may have been taken over, could put links in the way meanwhile.
+        for _, folders, files, opened in os.fwalk(home, follow_symlinks=False):
             for name in (".", *folders, *files):
-                # The link and not what it points to: what lies here is not trusted.
-                os.chown(Path(folder, name), entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+                os.chown(name, entry.pw_uid, entry.pw_gid, dir_fd=opened, follow_symlinks=False)
     except KeyError as error:
         raise ServiceError(f"there is no user {user}, although it was made just now") from error
     except OSError as error:

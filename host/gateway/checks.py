@@ -39,8 +39,13 @@ def texts(name: str, values: Sequence[str]) -> tuple[str, ...]:
 
 def session_id(value: str) -> str:
     """The id of a session of an agent."""
+    return identifier("session_id", value)
+
+
+def identifier(name: str, value: str) -> str:
+    """An id that can be asked for in any database."""
     if not 1 <= len(value) <= 64 or not value.isprintable():
-        raise MessageError("session_id must have 1 to 64 printable characters")
+        raise MessageError(f"{name} must have 1 to 64 printable characters")
     return value
 
 

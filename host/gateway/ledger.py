@@ -1,6 +1,7 @@
 """The gateway's threads, and the one of them that writes into the store."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from host.errors import GenbaError
 from host.job import Lease
-from host.store import Act, Answer, Claim, Renewal, Report, Store
+from host.store import Act, Answer, Claim, Renewal, Report, Store, StoreError
 
 MAX_ACTS = 100
 """In one transaction: what it holds locked, and how long a device waits for its answer."""
@@ -18,6 +19,7 @@ GATHER_SECONDS = 0.01
 READERS = 4
 P = ParamSpec("P")
 T = TypeVar("T")
+_log = logging.getLogger("genba.gateway")
 
 
 class Ledger:
@@ -85,6 +87,9 @@ class Ledger:
                 answers = await self.write(self._store.jobs.settle, acts)
             except GenbaError as error:
                 answers = [error] * len(acts)
+            except Exception as error:  # noqa: BLE001 - else callers would wait for ever
+                _log.exception("the gateway could not keep %d acts of devices", len(acts))
+                answers = [StoreError(f"the gateway failed at this ({error!r})")] * len(acts)
             for (_, answered), answer in zip(several, answers, strict=True):
                 if not answered.done():  # cancelled by whoever no longer waits
                     answered.set_result(answer)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from host.device import Device
 from host.gateway.callers import Callers
-from host.gateway.checks import MessageError, session_id, sha256, text
+from host.gateway.checks import MessageError, identifier, session_id, sha256, text
 from host.gateway.gate import Bounds, Gate
 from host.gateway.ledger import Ledger
 from host.gateway.messages import facts_from_pb, lease_to_pb
@@ -106,6 +106,7 @@ class FleetServicer:
             facts=facts_from_pb(request.facts),
         )
         self._reports.connected(device.id)
+        self._held.pop(device.id, None)
         if released:
             self._reports.left(device.id)
         _log.info("%s connected, %d of its leases ended", device.name, released)
@@ -160,8 +161,9 @@ class FleetServicer:
         self, request: pb.RenewRequest, context: Context
     ) -> pb.RenewReply:
         device = await self._callers.device(context)
-        self._knows(device, lease_id=request.lease_id)
-        cancel = await self._ledger.renew(Renewal(device.id, request.lease_id))
+        lease_id = identifier("lease_id", request.lease_id)
+        self._knows(device, lease_id=lease_id)
+        cancel = await self._ledger.renew(Renewal(device.id, lease_id))
         if cancel:
             self._reports.left(device.id)
         return pb.RenewReply(cancel=cancel, lease_seconds=self._host.lease_seconds)
@@ -200,8 +202,9 @@ class FleetServicer:
                 raise MessageError("no part of a file came")
             spec = await self._may_send(device, first)
             self._knows(device, lease_id=first.lease_id)
+            # Before they are all there: several at once must not be several files.
+            self._sent[device.id] = first.lease_id, first.sha256
             blob = await self._receive(context, first, parts, spec.max_output_bytes)
-        self._sent[device.id] = first.lease_id, blob.sha256
         _log.info("%s sent %d bytes of outputs", device.name, blob.size_bytes)
         return pb.WriteBlobReply(size_bytes=blob.size_bytes)
 
@@ -210,26 +213,26 @@ class FleetServicer:
         self, request: pb.ReportRequest, context: Context
     ) -> pb.ReportReply:
         device = await self._callers.device(context)
-        job = await self._job(device, request.job_id)
-        if job.state in ("done", "failed"):
+        job = await self._job(device, identifier("job_id", request.job_id), request.attempt)
+        if job.state == "done":
             return pb.ReportReply(stored=False)
         if self._reports.is_metered(job):
             # Before any wait: the moment of reception tells how the two clocks differ.
             await self._ledger.read(self._reports.end_metering, request, job)
-        async with self._reporting.pass_through(device.id, request.ByteSize()):
-            # Shielded: a device that stops waiting for the answer must not undo the work on it.
-            keeping = asyncio.create_task(self._keep(device, job, request))
-            self._keeping.add(keeping)
-            keeping.add_done_callback(self._keeping.discard)
-            stored = await asyncio.shield(keeping)
-        return pb.ReportReply(stored=stored)
+        # Shielded: a device that stops waiting for the answer must not undo the work on it.
+        keeping = asyncio.create_task(self._keep(device, job, request))
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+        return pb.ReportReply(stored=await asyncio.shield(keeping))
 
     async def _keep(self, device: Device, job: Job, request: pb.ReportRequest) -> bool:
         """Everything that follows from a report, and the report itself, into the store."""
-        report, said = await self._ledger.calculate(
-            self._reports.report, request, job, self._store.now()
-        )
-        stored = await self._ledger.report(report)
+        # Until it is kept, whoever waits for it: what the gate bounds is the work and its memory.
+        async with self._reporting.pass_through(device.id, request.ByteSize()):
+            report, said = await self._ledger.calculate(
+                self._reports.report, request, job, self._store.now()
+            )
+            stored = await self._ledger.report(report)
         held = self._held.get(device.id)
         if held is not None and held.lease.job.id == job.id:
             del self._held[device.id]
@@ -252,10 +255,11 @@ class FleetServicer:
         if held is not None and lease_id in (None, held.lease.lease_id):
             held.known = True
 
-    async def _job(self, device: Device, job_id: str) -> Job:
+    async def _job(self, device: Device, job_id: str, attempt: int) -> Job:
         """A job of the device. Raises UnknownJobError."""
         held = self._held.get(device.id)
-        if held is not None and held.lease.job.id == job_id:
+        # Another gateway may have given the job out again since.
+        if held is not None and held.lease.job.id == job_id and held.lease.attempt >= attempt:
             held.known = True
             return held.lease.job
         job = await self._ledger.read(self._store.jobs.get, job_id)
@@ -273,6 +277,7 @@ class FleetServicer:
 
     async def _may_send(self, device: Device, part: pb.BlobPart) -> VerifySpec:
         """The spec of the job that these outputs are of."""
+        identifier("lease_id", part.lease_id)
         wanted = sha256("sha256", part.sha256)
         job = await self._ledger.read(self._store.jobs.leased, device.id, part.lease_id)
         if job is None or not isinstance(job.spec, VerifySpec):

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 from uuid import uuid4
 
-from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, insert, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Select, bindparam, delete, insert, or_, select
 from sqlalchemy.orm import Session, aliased, load_only
 
 from host.errors import GenbaError
@@ -346,7 +346,7 @@ def _settle_report(
         return False
     for lease in attempted:
         lease.ended_at = now
-    if job.state in ("done", "failed"):
+    if job.state == "done" or (job.state == "failed" and not _was_guessed(session, job)):
         return False
     if failure is not None and failure.kind == "not_ready":
         # Reported twice, or of an attempt that was lost: counted already.
@@ -354,10 +354,19 @@ def _settle_report(
             return False
         if not _refused_too_often(job, failure, now):
             return True
+    if job.state == "failed":
+        # What the device says counts more than what the host made of its silence.
+        session.execute(delete(FailureRow).where(FailureRow.job_id == job.id))
     job.state = "done" if failure is None else "failed"
     job.finished_at = now
     job.not_before = job.not_ready_because = None
     return True
+
+
+def _was_guessed(session: Session, job: JobRow) -> bool:
+    """Whether the host itself gave the failed job up, without a word from the device."""
+    statement = select(FailureRow.idempotency_key).where(FailureRow.job_id == job.id)
+    return session.scalars(statement).one_or_none() is None
 
 
 def _refused_too_often(job: JobRow, refusal: MeasurementFailure, now: datetime) -> bool:

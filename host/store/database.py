@@ -292,6 +292,11 @@ def _prepare_postgresql(engine: Engine, patience_seconds: float) -> None:
         _dialect: object, _record: object, _args: object, parameters: dict[str, Any]
     ) -> None:
         parameters.setdefault("connect_timeout", max(2, round(patience_seconds / 3)))
+        # The same for this side: a server that lost its power says nothing.
+        parameters.setdefault("keepalives_idle", 30)
+        parameters.setdefault("keepalives_interval", 10)
+        parameters.setdefault("keepalives_count", 3)
+        parameters.setdefault("tcp_user_timeout", 30_000)
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _record: object) -> None:

@@ -250,17 +250,7 @@ class Devices:
             row = self._locked(session, name)
             if row.revoked_at is not None:
                 return 0
-            now = self._now()
-            row.revoked_at = now
-            session.execute(
-                update(TokenRow)
-                .where(
-                    TokenRow.device_name == name,
-                    TokenRow.used_at.is_(None),
-                    TokenRow.expires_at > now,
-                )
-                .values(expires_at=now)
-            )
+            row.revoked_at = self._now()
             return self._shut_out(session, row, "revoked", reason)
 
     @retried
@@ -346,8 +336,18 @@ class Devices:
         return UnknownDeviceError(f"no device is named {name!r}: {known}")
 
     def _shut_out(self, session: Session, row: DeviceRow, how: str, reason: str) -> int:
+        now = self._now()
         row.session_id = None
-        jobs = cancel_jobs_of(session, self._now(), row.id)
+        session.execute(
+            update(TokenRow)
+            .where(
+                TokenRow.device_name == row.name,
+                TokenRow.used_at.is_(None),
+                TokenRow.expires_at > now,
+            )
+            .values(expires_at=now)
+        )
+        jobs = cancel_jobs_of(session, now, row.id)
         session.flush()
         details = {"how": how, "key_sha256": row.spki_sha256, "cancelled_jobs": str(jobs)}
         self._audit.note_in(
@@ -358,7 +358,9 @@ class Devices:
     def _note_refusal(self, refusal: EnrolmentRefusedError, token: str, peer: str) -> None:
         now = self._now()
         # Tokens that nobody made can be made up without end.
-        what = () if refusal.subject == NOBODY else (refusal.subject, peer, token)
+        # The port of a caller changes with every connection.
+        caller = re.sub(r"(?<=[\d\]]):\d+$", "", peer)
+        what = () if refusal.subject == NOBODY else (refusal.subject, caller, token)
         same = (refusal.reason, *what)
         recent = {
             key: at for key, at in self._noted.items() if abs(now - at) < REFUSALS_NOTED_EVERY

@@ -39,12 +39,12 @@ proxies = ["flops", "jacob_cov"]
 batch_size = 8
 population = 12
 [budget]
-candidates = 30
-measurements = 16
+candidates = 20
+measurements = 13
 calibration = 10
 [finalists]
 count = 1
-epochs = 2
+epochs = 1
 batch_size = 16
 """
 

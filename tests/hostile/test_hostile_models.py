@@ -113,28 +113,29 @@ def test_an_endless_loop_that_a_device_allows_ends_with_the_clock(
 
     assert isinstance(outcome, Failure)
     assert outcome.kind is FailureKind.TIMEOUT, outcome
-    assert 5.0 <= time.monotonic() - began < 9.0
+    assert 5.0 <= time.monotonic() - began < 15.0
     # The same device measures the next model.
     assert isinstance(device.good_model(runtime), MeasuredSamples)
 
 
 @pytest.mark.parametrize(
-    ("runtime", "name"),
+    ("runtime", "name", "kind"),
     [
-        ("onnx", "a ConstantOfShape of 10^11"),
-        ("onnx", "an Expand to 10^11"),
-        ("tflite", "a Fill of 2^32"),
+        ("onnx", "a ConstantOfShape of 10^11", FailureKind.RESOURCE),
+        ("onnx", "an Expand to 10^11", FailureKind.RESOURCE),
+        # The library does not say why it could not make the tensor.
+        ("tflite", "a Fill of 2^32", FailureKind.MODEL_REJECTED),
     ],
 )
 def test_without_the_scan_a_bomb_of_memory_dies_of_the_limit_of_its_process(
-    road: Any, make_file: Any, runtime: str, name: str
+    road: Any, make_file: Any, runtime: str, name: str, kind: FailureKind
 ) -> None:
     usable(runtime)
 
     outcome = road.without_scan().run(make_file(runtime, name), runtime)
 
     assert isinstance(outcome, Failure), outcome
-    assert outcome.kind in (FailureKind.RESOURCE, FailureKind.MODEL_REJECTED), outcome
+    assert outcome.kind is kind, outcome
 
 
 @pytest.mark.parametrize(

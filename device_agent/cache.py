@@ -160,16 +160,16 @@ def _holds(path: Path, sha256: str, size_bytes: int) -> bool:
 
 
 def _complete(part: Path, sha256: str, size_bytes: int, pull: Pull) -> None:
-    """Pull what is missing of the part; and all of it, where what was there is no beginning of the
-    blob, which shows only at its end.
+    """Pull what is missing of the part; and all of it, where what is there then is not the blob:
+    an earlier pull may have left other bytes, and a card may spoil those of this one.
     """
     with _part_file(part) as file:
-        found_bytes = os.fstat(file.fileno()).st_size
+        if os.fstat(file.fileno()).st_size > size_bytes:
+            file.truncate(0)
         try:
-            if 0 < found_bytes <= size_bytes:
-                with contextlib.suppress(_OtherBytesError):
-                    _pull(file, sha256, size_bytes, pull)
-                    return
+            with contextlib.suppress(_OtherBytesError):
+                _pull(file, sha256, size_bytes, pull)
+                return
             file.truncate(0)
             _pull(file, sha256, size_bytes, pull)
         except _OtherBytesError as error:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 # Whole numbers here are counts, sizes and numbers of cores; the wire carries 64 bits.
 _LARGEST_INT = (1 << 63) - 1
-_MOST_DIGITS = 20
+_MOST_DIGITS = 1000
 _LARGEST_FLOAT = sys.float_info.max
 
 

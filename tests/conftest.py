@@ -1,8 +1,13 @@
-"""Which tests nothing else may run beside."""
+"""Which tests nothing else may run beside, and how examples are tried."""
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("genba", deadline=None)
+settings.load_profile("genba")
 
 _HERE = Path(__file__).resolve().parent
 _ALONE = (

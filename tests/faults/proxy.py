@@ -13,7 +13,9 @@ Answer = TypeVar("Answer")
 
 READ_BYTES = 16_384
 LARGE_BYTES = 500
-"""Of what an attached agent sends, only a report is as large."""
+"""Of what an attached agent sends, only a report is as large; of what it is sent, only a lease and
+pieces of models are.
+"""
 CONTROL_SECONDS = 10.0
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # struct linger of socket(7)
 
@@ -117,11 +119,11 @@ class Proxy:
 
     def truncate_report(self, size_bytes: int) -> None:
         """Let so many bytes of the next report pass, then reset the connection."""
+        self._truncate(self.up, size_bytes)
 
-        def sprung() -> None:
-            self.up.left_bytes = size_bytes
-
-        self._net.call(lambda: setattr(self.up, "trap", sprung))
+    def truncate_lease(self, size_bytes: int) -> None:
+        """Let so many bytes of the next lease pass, then reset the connection."""
+        self._truncate(self.down, size_bytes)
 
     def lose_answer(self) -> None:
         """Let the next report pass, and from then on nothing that comes back."""
@@ -158,6 +160,12 @@ class Proxy:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
         self._net.run(stopped())
+
+    def _truncate(self, lane: Lane, size_bytes: int) -> None:
+        def sprung() -> None:
+            lane.left_bytes = size_bytes
+
+        self._net.call(lambda: setattr(lane, "trap", sprung))
 
     def _cut(self) -> None:
         for writer in self._writers:

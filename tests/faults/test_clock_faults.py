@@ -35,6 +35,20 @@ def test_a_host_whose_clock_went_back_gives_the_work_of_a_dead_agent_out_again(p
     plant.measured([job])
 
 
+def test_a_lease_that_was_lost_on_its_way_before_the_clock_went_back_is_given_again(plant, panel):
+    plant.measured(plant.ask(panel.device))
+    offset = plant.workspace.root / "clock-offset"
+    offset.write_text(str(DAY_SECONDS))
+    panel.link.truncate_lease(1)
+    (job,) = plant.ask(panel.device)
+    plant.wait_for_claim(job)
+
+    offset.write_text("0")
+
+    plant.measured([job])
+    assert plant.attempts(job) == 1
+
+
 def test_a_host_whose_clock_went_forth_does_not_shut_a_device_out(plant, panel):
     (plant.workspace.root / "clock-offset").write_text(str(TO_2099_SECONDS))
     panel.restart()

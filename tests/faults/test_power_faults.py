@@ -2,7 +2,8 @@
 
 from functools import partial
 
-from device_agent.state import Home
+import psutil
+
 from host.measurement import MeasurementFailure
 from tests.faults.plant import HERE, wait_until
 
@@ -265,9 +266,11 @@ def test_the_shipped_gateway_survives_its_own_end_too(plant, panel, gateway):
     shipped = plant.start_shipped_gateway()
     plant.measured([job])
     second = begin_to_measure(plant, panel)
+    helpers = psutil.Process(shipped.pid).children(recursive=True)
 
     shipped.kill()
     plant.start_gateway()
 
     plant.measured([second])
-    assert Home(panel.home.path).identity().device_id == panel.device.id
+    assert helpers
+    wait_until(lambda: not psutil.wait_procs(helpers, 0.1)[1], "the end of its helpers")

@@ -307,8 +307,8 @@ class Agent:
         watcher = threading.Thread(target=self._listen, args=(watch, inbox), daemon=True)
         watcher.start()
         try:
-            if self._current is not None:
-                self._work_off(link)
+            # A lease that was lost on its way is not announced while the host takes it to be held.
+            self._work_off(link)
             while not self._draining:
                 self._service.alive()
                 try:

@@ -1098,7 +1098,7 @@ def test_the_roll_call_names_those_that_may_connect_and_what_waits_for_them(
 
     roll = store.jobs.roll_call()
 
-    assert store.jobs.callers() == {
+    assert roll.callers == {
         idle.id: Caller(idle.spki_sha256, "one"),
         ready.id: Caller(ready.spki_sha256, None),
         works.id: Caller(works.spki_sha256, None),

@@ -14,13 +14,13 @@ import typer
 from host.cli.console import (
     local,
     note,
-    peer_address,
     plain_table,
     print_json,
     table_console,
 )
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
 from host.errors import GenbaError, UsageError
+from host.peer import peer_address
 
 if TYPE_CHECKING:
     from rich.table import Table

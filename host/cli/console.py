@@ -1,11 +1,9 @@
 """Where tables, JSON and notes go."""
 
 import json
-import re
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,8 +11,6 @@ if TYPE_CHECKING:
 
 UNKNOWN = "–"
 _WIDTH_OF_FILES = 140
-# [2001:db8::7]:52114 or 192.0.2.7:52114
-_WITH_PORT = re.compile(r"(?:\[(?P<address>[^\]]+)\]|(?P<bare>[^:\s]+)):[0-9]+")
 _UNITS = (("d", 86_400.0), ("h", 3600.0), ("min", 60.0))
 
 
@@ -61,15 +57,6 @@ def lasted(since: datetime, now: datetime) -> str:
         if seconds >= size:
             return f"{seconds // size:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def peer_address(peer: str) -> str:
-    """The address alone of where a call came from, without scheme and port."""
-    if not peer:
-        return "an unknown address"
-    place = unquote(peer).removeprefix("ipv4:").removeprefix("ipv6:")
-    found = _WITH_PORT.fullmatch(place)
-    return place if found is None else found["address"] or found["bare"]
 
 
 def note(sentence: str) -> None:

@@ -6,7 +6,8 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
-from host.cli.console import UNKNOWN, iso, lasted, local, peer_address, plain_table
+from host.cli.console import UNKNOWN, iso, lasted, local, plain_table
+from host.peer import peer_address
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from host.device import Device, DeviceFacts
 from host.errors import UsageError
+from host.peer import peer_address
 from host.store.audit import Audit, AuditEntry
 from host.store.database import ConflictError, Database, StoreError, retried
 from host.store.leases import cancel_jobs_of, lose_leases
@@ -357,11 +358,10 @@ class Devices:
 
     def _note_refusal(self, refusal: EnrolmentRefusedError, token: str, peer: str) -> None:
         now = self._now()
-        # Tokens that nobody made can be made up without end.
-        # The port of a caller changes with every connection.
-        caller = re.sub(r"(?<=[\d\]]):\d+$", "", peer)
-        what = () if refusal.subject == NOBODY else (refusal.subject, caller, token)
-        same = (refusal.reason, *what)
+        same: tuple[str, ...] = (refusal.reason,)
+        if refusal.subject != NOBODY:  # tokens that nobody made can be made up without end
+            # The port of a caller changes with every connection.
+            same = (*same, refusal.subject, peer_address(peer), token)
         recent = {
             key: at for key, at in self._noted.items() if abs(now - at) < REFUSALS_NOTED_EVERY
         }

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from host.device import Device
 from host.measurement import ProbeSpec, Spec
@@ -22,6 +22,9 @@ MAX_REFUSALS = 10
 """How often a device may not be ready before the job fails."""
 
 JobState = Literal["queued", "leased", "done", "failed", "cancelled"]
+OPEN_STATES: tuple[JobState, ...] = ("queued", "leased")
+"""Of jobs that have no outcome yet."""
+ALL_STATES: tuple[JobState, ...] = get_args(JobState)
 
 
 @dataclass(frozen=True)

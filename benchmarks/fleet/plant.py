@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import func, insert, select
 
 from host.device import Device, DeviceFacts, Runtime
+from host.job import OPEN_STATES
 from host.measurement import MeasureSpec, ModelRun
 from host.pki import CertificateAuthority, read_csr, spki_sha256
 from host.store import Store
@@ -213,7 +214,7 @@ class FleetPlant:
     def unfinished(self) -> int:
         """How many jobs have no outcome yet."""
         with self.database.read() as session:
-            open_jobs = select(func.count()).where(JobRow.state.in_(("queued", "leased")))
+            open_jobs = select(func.count()).where(JobRow.state.in_(OPEN_STATES))
             return session.scalars(open_jobs).one()
 
     def kept(self) -> tuple[dict[str, str], list[str]]:

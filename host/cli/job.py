@@ -132,7 +132,7 @@ def cancel(
 
 
 def _states(state: State) -> "Sequence[JobState]":
-    from host.store.queue_view import ALL_STATES, OPEN_STATES
+    from host.job import ALL_STATES, OPEN_STATES
 
     match state:
         case "open":
@@ -159,7 +159,8 @@ def _query(
 
 def _one(store: "Store", id_or_start: str) -> "JobLine":
     """The job whose id begins so. Raises UnknownJobIdError."""
-    from host.store.queue_view import ALL_STATES, JobQuery
+    from host.job import ALL_STATES
+    from host.store.queue_view import JobQuery
 
     start = id_or_start.lower()
     if not _ID.fullmatch(start):

@@ -12,11 +12,8 @@ from host.cli.workspace import JsonOption, WorkspaceOption, opened
 
 if TYPE_CHECKING:
     from host.config import StudyConfig
-    from host.job import JobState
     from host.store.studies import Study
     from host.study.run import StudyResult
-
-JOB_STATES: "tuple[JobState, ...]" = ("queued", "leased", "done", "failed", "cancelled")
 
 search_app = typer.Typer(no_args_is_help=True)
 
@@ -87,12 +84,14 @@ def status(
     name: NameArgument, *, as_json: JsonOption = False, workspace: WorkspaceOption = None
 ) -> None:
     """Show how far a study is, and what its devices have to do."""
+    from host.job import ALL_STATES
+
     with opened(workspace) as (_, store):
         study = store.studies.by_name(name)
         states = [job.state for job in store.jobs.of_study(study.id)]
         scored = sum(row.role == "scored" for row in store.studies.candidates(study.id))
         bundles = [str(bundle.path) for bundle in store.bundles.of_study(study.id)]
-    jobs = {state: states.count(state) for state in JOB_STATES}
+    jobs = {state: states.count(state) for state in ALL_STATES}
     if as_json:
         details = {"jobs": jobs, "scored": scored, "bundles": bundles}
         print(json.dumps(_study_json(study) | details, ensure_ascii=False, indent=2))

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from host.errors import GenbaError
-from host.job import Job, JobState, Lease, job_key
+from host.job import OPEN_STATES, Job, JobState, Lease, job_key
 from host.measurement import Outcome, Spec, blobs_of
 from host.store.acts import (
     Act,
@@ -276,7 +276,7 @@ class Jobs:
         lock_devices(session, session.scalars(theirs).all())
         return session.scalars(
             select(JobRow)
-            .where(JobRow.id.in_(ids), JobRow.state.in_(("queued", "leased")))
+            .where(JobRow.id.in_(ids), JobRow.state.in_(OPEN_STATES))
             .order_by(JobRow.number)
             .with_for_update()
         ).all()

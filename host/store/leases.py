@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from host.job import MAX_LOST_ATTEMPTS
+from host.job import MAX_LOST_ATTEMPTS, OPEN_STATES
 from host.measurement import MeasurementFailure
 from host.store.records import failure_to_row
 from host.store.tables import JobRow, LeaseRow
@@ -62,7 +62,7 @@ def cancel_jobs_of(session: Session, now: datetime, device_id: str) -> int:
     end_leases(session, now, LeaseRow.device_id == device_id)
     jobs = session.scalars(
         select(JobRow)
-        .where(JobRow.device_id == device_id, JobRow.state.in_(("queued", "leased")))
+        .where(JobRow.device_id == device_id, JobRow.state.in_(OPEN_STATES))
         .order_by(JobRow.number)
         .with_for_update()
     ).all()

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from host.job import JobState
+from host.job import OPEN_STATES, JobState
 from host.measurement import FailureKind, MeasurementFailure, ProbeResult
 from host.store.audit import GENESIS_SHA256, Action, AuditEntry, entry_from_row
 from host.store.codec import unpack
@@ -24,9 +24,6 @@ from host.store.tables import (
     ResultRow,
     StudyRow,
 )
-
-OPEN_STATES: tuple[JobState, ...] = ("queued", "leased")
-ALL_STATES: tuple[JobState, ...] = (*OPEN_STATES, "done", "failed", "cancelled")
 
 
 @dataclass(frozen=True)

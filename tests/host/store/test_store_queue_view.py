@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event
 
 from host.device import Device
-from host.job import JobState
+from host.job import ALL_STATES, JobState
 from host.measurement import (
     MeasurementFailure,
     MeasureSpec,
@@ -20,7 +20,7 @@ from host.measurement import (
     Thermal,
 )
 from host.store import Store
-from host.store.queue_view import ALL_STATES, DeviceQueue, JobQuery, Work
+from host.store.queue_view import DeviceQueue, JobQuery, Work
 
 if TYPE_CHECKING:
     from tests.host.conftest import FakeClock, Fleet

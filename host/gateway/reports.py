@@ -18,7 +18,7 @@ from host.gateway.evaluation import (
 )
 from host.gateway.samples import phases_from_pb
 from host.job import Job
-from host.measurement import MeasureSpec, Outcome, Phase, Spec
+from host.measurement import MeasureSpec, Phase, Spec
 from host.measurement.judge import Baseline
 from host.store import Report, Store
 from protos import genba_agent_pb2 as pb
@@ -94,14 +94,6 @@ class Reports:
         for device_id in devices:
             self.left(device_id)
 
-    def outcome(self, request: pb.ReportRequest, job: Job, received_at: datetime) -> Outcome:
-        """What became of the job, with everything that follows from it.
-
-        Raises MessageError where the device sent something that makes no sense.
-        """
-        metered = self.end_metering(request, job)
-        return Evaluation(self._store).outcome(request, job, received_at, metered, {})
-
     def report(
         self, request: pb.ReportRequest, job: Job, received_at: datetime
     ) -> tuple[Report, str]:
@@ -127,7 +119,7 @@ class Reports:
         To be called as soon as the report arrives: that moment tells how the two clocks differ.
         """
         with self._lock:
-            metered = self._metered.get(job.device_id) == job.id
+            metered = self.is_metered(job)
             known_id, known = self._answers.get(job.device_id, ("", NOTHING_METERED))
         if known_id == job.id:
             return known

@@ -9,12 +9,14 @@ import pytest
 from host.device import Device
 from host.errors import GenbaError
 from host.gateway.checks import MessageError
+from host.gateway.evaluation import Evaluation
 from host.gateway.reports import Reports
 from host.job import Job
 from host.measurement import (
     PRESETS,
     Measurement,
     MeasureSpec,
+    Outcome,
     Phase,
     PowerSeries,
     Reason,
@@ -112,8 +114,14 @@ def job(store: Store, fleet: "Fleet", device: Device) -> Job:
     return store.jobs.submit(device.id, spec)
 
 
+def evaluated(reports: Reports, request: pb.ReportRequest, job: Job, store: Store) -> Outcome:
+    """What comes of a report that arrives now."""
+    metered = reports.end_metering(request, job)
+    return Evaluation(store).outcome(request, job, store.now(), metered, {})
+
+
 def measured(reports: Reports, request: pb.ReportRequest, job: Job, store: Store) -> Measurement:
-    outcome = reports.outcome(request, job, store.now())
+    outcome = evaluated(reports, request, job, store)
     assert isinstance(outcome, Measurement)
     return outcome
 
@@ -184,7 +192,7 @@ def test_a_report_without_the_time_of_sending_is_told_to_the_meter(
     reports.claimed(job)
     report.ClearField("sent_monotonic_seconds")
 
-    reports.outcome(report, job, store.now())
+    evaluated(reports, report, job, store)
 
     assert metering.told[-1] == ("finished", job.id, None, 14)
 
@@ -212,7 +220,7 @@ def test_a_meter_is_dropped_when_nobody_wants_its_series(store: Store, job: Job)
     reports.close()
     reports.claimed(job)
     failure = pb.Failure(kind=pb.Failure.KIND_TIMEOUT)
-    reports.outcome(pb.ReportRequest(failure=failure), job, store.now())
+    evaluated(reports, pb.ReportRequest(failure=failure), job, store)
     reports.left(job.device_id)
 
     started, dropped = ("started", job.device_id, job.id, job.spec), ("dropped", job.id)
@@ -334,7 +342,7 @@ def test_the_meter_of_a_report_that_makes_no_sense_is_dropped_with_its_job(
     report.measured.energy.phases[0].kind = pb.Phase.KIND_UNSPECIFIED
 
     with pytest.raises(MessageError):
-        reports.outcome(report, job, store.now())
+        evaluated(reports, report, job, store)
     reports.left(job.device_id)
 
     assert metering.told[-1] == ("dropped", job.id)

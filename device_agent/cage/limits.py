@@ -48,9 +48,7 @@ def limit_resources(limits: Confinement) -> None:
         resource.RLIMIT_AS: limits.address_space_bytes,
     }
     for kind, bound in bounds.items():
-        _, hard = resource.getrlimit(kind)
-        lower = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
-        resource.setrlimit(kind, (lower, lower))
+        _limit(kind, bound)
 
 
 def limit_tasks(release: str = os.uname().release) -> None:
@@ -61,9 +59,14 @@ def limit_tasks(release: str = os.uname().release) -> None:
     """
     major, minor = (int(part) for part in release.split(".")[:2])
     if (major, minor) >= _COUNTED_APART_SINCE:
-        _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-        lower = _TASKS if hard == resource.RLIM_INFINITY else min(_TASKS, hard)
-        resource.setrlimit(resource.RLIMIT_NPROC, (lower, lower))
+        _limit(resource.RLIMIT_NPROC, _TASKS)
+
+
+def _limit(kind: int, bound: int) -> None:
+    """Bound it for good; where it is bounded lower already, leave it so."""
+    _, hard = resource.getrlimit(kind)
+    lower = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+    resource.setrlimit(kind, (lower, lower))
 
 
 def _message_queues() -> int:

@@ -16,7 +16,7 @@ from host.job import MAX_REFUSALS, Lease, refusal_delay_seconds
 from host.measurement import Measurement, MeasurementFailure, Outcome
 from host.store.codec import StoredValueError
 from host.store.database import StoreError
-from host.store.devices import UnknownDeviceError
+from host.store.devices import UnknownDeviceError, why_shut_out
 from host.store.leases import lose_leases
 from host.store.records import (
     failure_to_row,
@@ -226,11 +226,9 @@ def _claim(
 def _refusal(device: DeviceRow | None, claim: Claim) -> GenbaError | None:
     if device is None:
         return UnknownDeviceError(f"no device with the id {claim.device_id} is enrolled")
-    if device.removed_at is not None or device.revoked_at is not None:
-        return UnknownDeviceError(
-            f"{device.name} may not connect any more: enrol it again with a new token from"
-            f" `genba device enroll {device.name}`"
-        )
+    shut_out = why_shut_out(device)
+    if shut_out is not None:
+        return shut_out
     if device.session_id not in (None, claim.session_id):
         return SessionSupersededError(device.name)
     return None

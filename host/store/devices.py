@@ -278,18 +278,8 @@ class Devices:
             return session.scalar(select(DeviceRow.session_id).where(DeviceRow.id == device_id))
 
     @retried
-    def seen(
-        self,
-        *device_ids: str,
-        agent_version: str | None = None,
-        facts: DeviceFacts | None = None,
-    ) -> None:
-        """Note that these devices are connected now, and what their agent says of itself."""
-        values: dict[str, object] = {"last_seen_at": self._now()}
-        if agent_version is not None:
-            values["agent_version"] = agent_version
-        if facts is not None:
-            values["facts"] = facts_to_json(facts)
+    def seen(self, *device_ids: str) -> None:
+        """Note that these devices are connected now."""
         these = DeviceRow.id.in_(device_ids)
         with self._database.write() as session:
             # Everybody locks devices in this order, so nobody waits in a circle.
@@ -299,7 +289,7 @@ class Devices:
                 .order_by(DeviceRow.id)
                 .with_for_update(key_share=True)
             )
-            session.execute(update(DeviceRow).where(these).values(**values))
+            session.execute(update(DeviceRow).where(these).values(last_seen_at=self._now()))
 
     def is_online(self, device: Device) -> bool:
         """Whether the device was seen within ONLINE_WITHIN, as `device` says."""
@@ -381,12 +371,20 @@ def require_device(session: Session, device_id: str, *, changes: bool = False) -
     row = session.get(DeviceRow, device_id, with_for_update=lock)
     if row is None:
         raise UnknownDeviceError(f"no device with the id {device_id} is enrolled")
+    shut_out = why_shut_out(row)
+    if shut_out is not None:
+        raise shut_out
+    return row
+
+
+def why_shut_out(row: DeviceRow) -> UnknownDeviceError | None:
+    """What to say to a removed or revoked device; None to one that may connect."""
     again = f"enrol it again with `genba device enroll {row.name}`"
     if row.removed_at is not None:
-        raise UnknownDeviceError(f"{row.name} was removed from this workspace: {again}")
+        return UnknownDeviceError(f"{row.name} was removed from this workspace: {again}")
     if row.revoked_at is not None:
-        raise RevokedDeviceError(f"{row.name} was revoked and may not connect: {again}")
-    return row
+        return RevokedDeviceError(f"{row.name} was revoked and may not connect: {again}")
+    return None
 
 
 def _present(*conditions: ColumnElement[bool]) -> Select[DeviceRow]:

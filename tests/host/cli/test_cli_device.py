@@ -42,6 +42,14 @@ def reference(seconds: float) -> ReferenceRun:
     )
 
 
+def connect(store: Store, device: Device, *, agent_version: str = "0.1.0") -> None:
+    """The agent of the device connects, and says what `device` holds of it."""
+    assert device.facts is not None
+    store.devices.open_session(
+        device.id, "session", agent_version=agent_version, facts=device.facts
+    )
+
+
 @pytest.fixture
 def probes(make_measurement: Callable[..., Measurement]) -> "Callable[..., Answer]":
     """Answers probe jobs one after the other with these reference runs."""
@@ -403,7 +411,7 @@ def test_an_agent_that_is_older_than_the_host_is_to_be_updated(
 ) -> None:
     older = {"0.0.9": True, version("genba"): False, "99.0": False, "0.2.dev1+local": None}
     for number, agent in enumerate(older):
-        plant_store.devices.seen(enrol(f"m{number}").id, agent_version=agent)
+        connect(plant_store, enrol(f"m{number}"), agent_version=agent)
 
     found = listed(capsys)
     table = table_at(100, monkeypatch, capsys)
@@ -424,7 +432,7 @@ def test_guards_that_do_not_work_are_a_warning_and_show_tells_why(
         Guard("network", works=False, how="", why_not="no user namespaces"),
         Guard("files", works=True, how="Landlock", why_not=""),
     )
-    plant_store.devices.seen(kiosk.id, facts=replace(kiosk.facts, guards=guards))
+    connect(plant_store, replace(kiosk, facts=replace(kiosk.facts, guards=guards)))
 
     record = listed(capsys)["kiosk"]
     table = table_at(100, monkeypatch, capsys)
@@ -476,7 +484,7 @@ def test_the_table_keeps_to_the_width_of_the_terminal(
     width: int,
 ) -> None:
     device = enrol("press-hall-3-station-12-left-hand-side")
-    plant_store.devices.seen(device.id, agent_version="0.0.9")
+    connect(plant_store, device, agent_version="0.0.9")
     measure_soon(plant_store, device, "candidate-000017-fp32-with-a-long-name.onnx")
     plant_store.jobs.claim(device.id, "session", 60.0)
 

@@ -169,7 +169,8 @@ def test_an_updated_runtime_is_measured_anew(store: Store, fleet: "Fleet") -> No
     before = store.jobs.submit(device.id, spec)
     assert device.facts is not None
     runtime = replace(device.facts.runtimes[0], version="1.24.2")
-    store.devices.seen(device.id, facts=replace(device.facts, runtimes=(runtime,)))
+    facts = replace(device.facts, runtimes=(runtime,))
+    store.devices.open_session(device.id, "session", agent_version="0.1.0", facts=facts)
 
     after = store.jobs.submit(device.id, spec)
 
@@ -572,7 +573,8 @@ def test_a_probe_is_the_same_job_whatever_runtimes_there_are(store: Store, fleet
     device = fleet.device()
     before = store.jobs.submit(device.id, ProbeSpec())
     assert device.facts is not None
-    store.devices.seen(device.id, facts=replace(device.facts, runtimes=()))
+    facts = replace(device.facts, runtimes=())
+    store.devices.open_session(device.id, "session", agent_version="0.1.0", facts=facts)
 
     assert store.jobs.submit(device.id, ProbeSpec()).id == before.id
 

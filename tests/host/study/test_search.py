@@ -167,7 +167,9 @@ def test_predictions_are_those_made_before_the_measurement(
 
 def test_a_device_without_a_runtime_is_refused_with_the_reason(store, made_up_device, study_config):
     device = made_up_device(start=False)
-    store.devices.seen(device.device.id, facts=device.facts_without_runtime())
+    store.devices.open_session(
+        device.device.id, "session", agent_version="0.1.0", facts=device.facts_without_runtime()
+    )
 
     with pytest.raises(MissingRuntimeError, match="panel has no working onnxruntime: no wheel"):
         study_devices(store, study_config.devices)

@@ -14,7 +14,7 @@ from host.store import Act, Answer, Claim, Renewal, Report, Store, StoreError
 
 MAX_ACTS = 100
 """In one transaction: what it holds locked, and how long a device waits for its answer."""
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.02
 """How long acts gather. A transaction of one costs nearly as much as one of ten."""
 READERS = 4
 P = ParamSpec("P")

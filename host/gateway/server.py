@@ -49,8 +49,8 @@ _OPTIONS = (
     # A second process must not share the port unnoticed.
     ("grpc.so_reuseport", 0),
 )
-# One core is for the devices; the statistics of a few hundred reports a second fill the next.
-_CALCULATORS = max(1, min(4, (os.cpu_count() or 1) - 1))
+# Two even for one core: while one hands over a report, the other works.
+_CALCULATORS = max(2, min(4, os.cpu_count() or 1))
 _log = logging.getLogger("genba.gateway")
 
 

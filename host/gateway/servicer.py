@@ -39,7 +39,7 @@ from protos import genba_agent_pb2 as pb
 
 PROTOCOL_MIN, PROTOCOL_MAX = 2, 3
 CHUNK_BYTES = 256 * 1024
-REPORT_BOUNDS = Bounds(inside=16, waiting=2000, waiting_bytes=64 * 1024 * 1024, of_one=4)
+REPORT_BOUNDS = Bounds(inside=100, waiting=2000, waiting_bytes=64 * 1024 * 1024, of_one=4)
 """Reports; those that wait are in memory."""
 TRANSFER_BOUNDS = Bounds(inside=128, waiting=2000, waiting_bytes=0, of_one=4)
 """Files under way; each has about two chunks in memory."""

@@ -10,9 +10,10 @@ from typing import Literal
 from host.device import Device
 from host.gateway.callers import Callers
 from host.gateway.ledger import Ledger
-from host.store import RollCall, Store, StoreError
+from host.store import Caller, RollCall, Store, StoreError
 
 POLL_SECONDS = 0.1
+CHECK_SECONDS = 0.3
 REMIND_SECONDS = 1.0
 SEEN_SECONDS = 10.0
 
@@ -31,8 +32,8 @@ class WatchEvent:
 class _Watcher:
     """One device that listens. What was read from the store before `since` is news no more."""
 
-    device: Device
-    session_id: str
+    device_id: str
+    caller: Caller
     since: int
     events: deque[WatchEvent] = field(default_factory=deque)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,16 +66,20 @@ class FleetWatch:
         self._callers = callers
         self._poll_seconds = poll_seconds
         self._watchers: dict[str, _Watcher] = {}
-        self._reading = 0  # the number of the last roll call that was begun
+        self._concerned: frozenset[str] = frozenset()  # the devices that the last roll call named
+        self._reading = 0  # the number of the last look into the store that was begun
         self.draining = False
 
     async def run(self) -> None:
         """Poll until cancelled."""
         loop = asyncio.get_running_loop()
-        next_seen = loop.time()
+        next_seen = next_check = loop.time()
         while True:
             if self._watchers:
                 try:
+                    if loop.time() >= next_check:
+                        next_check = loop.time() + CHECK_SECONDS
+                        await self._check_callers()
                     await self._call_the_roll()
                     if loop.time() >= next_seen:
                         await self._ledger.write(self._store.devices.seen, *self._watchers)
@@ -104,7 +109,8 @@ class FleetWatch:
         if self.draining:
             yield WatchEvent("drain")
             return
-        watcher = _Watcher(device, session_id, self._reading)
+        caller = Caller(device.spki_sha256, session_id)
+        watcher = _Watcher(device.id, caller, self._reading)
         earlier = self._watchers.get(device.id)
         if earlier is not None:
             earlier.end()  # its connection broke, and only the device knows so far
@@ -121,31 +127,39 @@ class FleetWatch:
             if self._watchers.get(device.id) is watcher:
                 del self._watchers[device.id]
 
+    async def _check_callers(self) -> None:
+        """End the watches of devices that may not connect any more or went to another session."""
+        now = asyncio.get_running_loop().time()
+        self._reading += 1
+        callers = await self._ledger.read(self._store.jobs.callers)
+        self._callers.compare(callers, now)
+        for watcher in self._watchers.values():
+            known = callers.get(watcher.device_id)
+            if watcher.since < self._reading and known != watcher.caller:
+                watcher.end()
+
     async def _call_the_roll(self) -> None:
         now = asyncio.get_running_loop().time()
         self._reading += 1
         roll = await self._ledger.read(self._store.jobs.roll_call)
-        self._callers.compare(roll.callers, now)
-        for watcher in list(self._watchers.values()):
+        concerned = roll.to_claim | roll.to_stop.keys()
+        for device_id in concerned | self._concerned:
+            watcher = self._watchers.get(device_id)
+            if watcher is None:
+                continue
             if watcher.since < self._reading:
                 self._tell(watcher, roll, now)
+            else:
+                concerned |= {device_id}
+        self._concerned = concerned
 
     def _tell(self, watcher: _Watcher, roll: RollCall, now: float) -> None:
-        device = watcher.device
-        caller = roll.callers.get(device.id)
-        if (
-            caller is None
-            or caller.spki_sha256 != device.spki_sha256
-            or caller.session_id != watcher.session_id
-        ):
-            watcher.end()
-            return
-        to_stop = roll.to_stop.get(device.id, ())
+        to_stop = roll.to_stop.get(watcher.device_id, ())
         for job_id in to_stop:
             if job_id not in watcher.told_to_stop:
                 watcher.tell(WatchEvent("cancel", job_id))
         watcher.told_to_stop = frozenset(to_stop)
-        if device.id not in roll.to_claim:
+        if watcher.device_id not in roll.to_claim:
             watcher.next_reminder = 0.0
         elif now >= watcher.next_reminder:
             watcher.next_reminder = now + REMIND_SECONDS

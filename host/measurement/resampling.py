@@ -38,14 +38,16 @@ def quantile_draws(blocks: "Sequence[FloatArray]", level: float, seed: int = 1) 
     pooled = np.sort(np.concatenate(pieces))
     grid = pooled[np.linspace(0, len(pooled) - 1, min(len(pooled), _GRID)).round().astype(int)]
     # below[g, k]: how many samples of block k are at or below grid[g].
-    found = [np.searchsorted(np.sort(piece), grid, side="right") for piece in pieces]
-    below = np.stack(found, axis=1).astype(float)
+    block = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
+    cell = np.searchsorted(grid, np.concatenate(pieces)) * len(pieces) + block
+    found = np.bincount(cell, minlength=len(grid) * len(pieces)).reshape(len(grid), len(pieces))
+    below = found.cumsum(axis=0).astype(float)
     counts = _block_counts(len(pieces), seed)
     wanted = level * (counts @ below[-1])
     low, high = np.zeros(RESAMPLES, dtype=np.int64), np.full(RESAMPLES, len(grid) - 1)
     for _ in range(len(grid).bit_length()):
         middle = (low + high) // 2
-        enough = np.einsum("rk,rk->r", counts, below[middle]) >= wanted
+        enough = np.einsum("rk,rk->r", counts, below.take(middle, axis=0)) >= wanted
         low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
         low = np.minimum(low, high)
     return _spread(grid[high], quantile(pooled, level), len(pieces))

@@ -35,6 +35,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from host.errors import GenbaError
@@ -171,10 +172,10 @@ def latency_of(processes: Sequence[ProcessRun], threads: int) -> Latency:
         kind=chosen.kind,
         n=len(table.wall),
         clean=chosen.clean,
-        raw_seconds=float(np.median(table.wall)),
+        raw_seconds=quantile(table.wall, 0.5),
         mean_seconds=float(values.mean()),
         min_seconds=float(values.min()),
-        mad_seconds=float(np.median(np.abs(values - np.median(values)))),
+        mad_seconds=quantile(np.abs(values - quantile(values, 0.5)), 0.5),
         quantiles=_quantiles(values, contended=chosen.contended),
         between_processes=_range_of_processes(table, chosen),
         drift=_drift(chosen.values[chosen.taken | (~table.delayed & (not chosen.contended))]),
@@ -360,9 +361,18 @@ def _drift(values: "FloatArray") -> float | None:
         return None
     length = -(-len(values) // _TREND_POINTS)
     points = np.median(values[: len(values) // length * length].reshape(-1, length), axis=1)
-    i, j = np.triu_indices(len(points), 1)
-    slope = float(np.median((points[j] - points[i]) / (j - i)))
-    return slope * len(points) / float(np.median(values))
+    i, j, apart = _pairs(len(points))
+    slope = float(np.median((points[j] - points[i]) / apart))
+    return slope * len(points) / quantile(values, 0.5)
+
+
+@lru_cache(maxsize=8)
+def _pairs(count: int) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
+    """The numbers of both points of every pair of so many, and how far they lie apart."""
+    import numpy as np
+
+    i, j = np.triu_indices(count, 1)
+    return i, j, j - i
 
 
 def _reference_drift(processes: Sequence[ProcessRun], *, contended: bool) -> float | None:

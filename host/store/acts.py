@@ -19,10 +19,10 @@ from host.store.database import StoreError
 from host.store.devices import UnknownDeviceError, why_shut_out
 from host.store.leases import lose_leases
 from host.store.records import (
-    failure_to_row,
+    failure_values,
     job_from_row,
-    measurement_to_row,
-    result_to_row,
+    measurement_values,
+    result_values,
 )
 from host.store.tables import (
     DeviceRow,
@@ -96,16 +96,16 @@ class Report:
         Packs the outcome, which takes a while: not for the inside of a transaction.
         """
         device_id, job_id, attempt = job
-        row: MeasurementRow | FailureRow | ResultRow
-        if isinstance(outcome, MeasurementFailure):
-            row = failure_to_row(job_id, idempotency_key, outcome)
-        elif isinstance(outcome, Measurement):
-            row = measurement_to_row(job_id, idempotency_key, outcome)
-        else:
-            row = result_to_row(job_id, idempotency_key, outcome, reported_at)
-        values = {column.key: getattr(row, column.key) for column in _columns(type(row))}
+        table: OutcomeTable
         failure = outcome if isinstance(outcome, MeasurementFailure) else None
-        return cls(device_id, job_id, attempt, failure, type(row), values)
+        if isinstance(outcome, MeasurementFailure):
+            table, values = FailureRow, failure_values(job_id, idempotency_key, outcome)
+        elif isinstance(outcome, Measurement):
+            table, values = MeasurementRow, measurement_values(job_id, idempotency_key, outcome)
+        else:
+            values = result_values(job_id, idempotency_key, outcome, reported_at)
+            table = ResultRow
+        return cls(device_id, job_id, attempt, failure, table, values)
 
 
 Act = Claim | Renewal | Report
@@ -375,7 +375,3 @@ def _refused_too_often(job: JobRow, refusal: MeasurementFailure, now: datetime) 
     job.state, job.not_ready_because = "queued", refusal.message
     job.not_before = now + timedelta(seconds=refusal_delay_seconds(job.refusals))
     return False
-
-
-def _columns(table: OutcomeTable) -> list[Any]:
-    return [column for column in table.__table__.columns if not column.primary_key]

@@ -37,8 +37,12 @@ class _MismatchError(Exception):
 
 def to_plain(value: Any) -> Any:
     """The value as JSON holds it: objects, lists, strings, numbers, true, false and null."""
-    if is_dataclass(value):
-        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+    cls: Any = type(value)
+    if cls in _AS_THEY_ARE:
+        return value
+    names = _field_names(cls)
+    if names is not None:
+        return {name: to_plain(getattr(value, name)) for name in names}
     if isinstance(value, tuple):
         # By far the most are samples, hundreds of numbers in a row.
         if set(map(type, value)) <= _AS_THEY_ARE:
@@ -83,6 +87,12 @@ def spec_from_plain(kind: str, data: Any) -> Spec:
     if cls is None:
         raise StoredValueError(f"the store holds a job of the unknown kind {kind!r}")
     return from_plain(cls, data)
+
+
+@functools.cache
+def _field_names(cls: Any) -> tuple[str, ...] | None:
+    """Those of a dataclass; None for any other class."""
+    return tuple(field.name for field in fields(cls)) if is_dataclass(cls) else None
 
 
 @functools.cache

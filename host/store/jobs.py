@@ -88,11 +88,10 @@ class Caller:
 class RollCall:
     """What connected devices should be told at one moment, by device id.
 
-    `callers` are all that may connect, `to_claim` those that do not work while a job waits, and
-    `to_stop` names the jobs under open leases that were withdrawn.
+    `to_claim` are those that do not work while a job waits, and `to_stop` names the jobs under
+    open leases that were withdrawn.
     """
 
-    callers: Mapping[str, Caller]
     to_claim: frozenset[str]
     to_stop: Mapping[str, tuple[str, ...]]
 
@@ -286,18 +285,22 @@ class Jobs:
         with self._database.read() as session:
             return _waiting(session, self._now()).get(device_id, 0)
 
+    def callers(self) -> dict[str, Caller]:
+        """All devices that may connect, by id."""
+        with self._database.read() as session:
+            callers = session.execute(_CALLERS).all()
+        return {device_id: Caller(spki, last) for device_id, spki, last in callers}
+
     def roll_call(self) -> RollCall:
         """What connected devices should be told now."""
         now = self._now()
         with self._database.read() as session:
-            callers = session.execute(_CALLERS).all()
             to_claim = session.scalars(_TO_CLAIM, {"now": now}).all()
             stopped = session.execute(_TO_STOP, {"now": now}).all()
         to_stop: dict[str, tuple[str, ...]] = {}
         for device_id, job_id in stopped:
             to_stop[device_id] = (*to_stop.get(device_id, ()), job_id)
-        known = {device_id: Caller(spki, last) for device_id, spki, last in callers}
-        return RollCall(known, frozenset(to_claim), to_stop)
+        return RollCall(frozenset(to_claim), to_stop)
 
     def leased_blobs(self, device_id: str) -> set[str]:
         """The hashes of the files that the device may read: those of its open leases."""

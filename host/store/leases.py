@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from host.job import MAX_LOST_ATTEMPTS, OPEN_STATES
 from host.measurement import MeasurementFailure
-from host.store.records import failure_to_row
-from host.store.tables import JobRow, LeaseRow
+from host.store.records import failure_values
+from host.store.tables import FailureRow, JobRow, LeaseRow
 
 
 def end_leases(session: Session, now: datetime, which: ColumnElement[bool]) -> Sequence[LeaseRow]:
@@ -47,7 +47,7 @@ def lose_leases(session: Session, now: datetime, which: ColumnElement[bool], why
         failure = MeasurementFailure(
             job.device_id, job.model_sha256, "worker_crashed", message, now
         )
-        session.add(failure_to_row(job.id, None, failure))
+        session.add(FailureRow(**failure_values(job.id, None, failure)))
         job.state, job.finished_at = "failed", now
         job.not_before = job.not_ready_because = None
     session.flush()

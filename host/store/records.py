@@ -80,28 +80,28 @@ def job_from_row(row: JobRow) -> Job:
     )
 
 
-def measurement_to_row(
+def measurement_values(
     job_id: str, idempotency_key: str, measurement: Measurement
-) -> MeasurementRow:
-    """The row to keep of a measurement."""
-    return MeasurementRow(
-        job_id=job_id,
-        idempotency_key=idempotency_key,
-        device_id=measurement.device_id,
-        model_sha256=measurement.model_sha256,
-        protocol=measurement.protocol,
-        runtime=measurement.runtime,
-        runtime_library=measurement.runtime_library,
-        runtime_version=measurement.runtime_version,
-        threads=measurement.threads,
-        latency_seconds=measurement.latency_seconds,
-        latency_kind=measurement.latency_kind,
-        verdict=measurement.verdict.level,
-        energy_kind=None if measurement.energy is None else measurement.energy.kind,
-        peak_rss_bytes=measurement.peak_rss_bytes,
-        measured_at=measurement.measured_at,
-        content=pack(measurement),
-    )
+) -> dict[str, Any]:
+    """The columns of MeasurementRow for a measurement."""
+    return {
+        "job_id": job_id,
+        "idempotency_key": idempotency_key,
+        "device_id": measurement.device_id,
+        "model_sha256": measurement.model_sha256,
+        "protocol": measurement.protocol,
+        "runtime": measurement.runtime,
+        "runtime_library": measurement.runtime_library,
+        "runtime_version": measurement.runtime_version,
+        "threads": measurement.threads,
+        "latency_seconds": measurement.latency_seconds,
+        "latency_kind": measurement.latency_kind,
+        "verdict": measurement.verdict.level,
+        "energy_kind": None if measurement.energy is None else measurement.energy.kind,
+        "peak_rss_bytes": measurement.peak_rss_bytes,
+        "measured_at": measurement.measured_at,
+        "content": pack(measurement),
+    }
 
 
 def measurement_from_row(row: MeasurementRow) -> Measurement:
@@ -109,18 +109,18 @@ def measurement_from_row(row: MeasurementRow) -> Measurement:
     return unpack(Measurement, row.content)
 
 
-def result_to_row(
+def result_values(
     job_id: str, idempotency_key: str, result: Result, reported_at: datetime
-) -> ResultRow:
-    """The row to keep of any other result."""
-    return ResultRow(
-        job_id=job_id,
-        idempotency_key=idempotency_key,
-        device_id=result.device_id,
-        kind=next(kind for kind, cls in _RESULTS.items() if isinstance(result, cls)),
-        reported_at=reported_at,
-        content=pack(result),
-    )
+) -> dict[str, Any]:
+    """The columns of ResultRow for any other result."""
+    return {
+        "job_id": job_id,
+        "idempotency_key": idempotency_key,
+        "device_id": result.device_id,
+        "kind": next(kind for kind, cls in _RESULTS.items() if isinstance(result, cls)),
+        "reported_at": reported_at,
+        "content": pack(result),
+    }
 
 
 def result_from_row(row: ResultRow) -> Result:
@@ -131,11 +131,11 @@ def result_from_row(row: ResultRow) -> Result:
     return unpack(cls, row.content)
 
 
-def failure_to_row(
+def failure_values(
     job_id: str, idempotency_key: str | None, failure: MeasurementFailure
-) -> FailureRow:
-    """The row to keep of a failure; no idempotency key means that the host found out."""
-    return FailureRow(job_id=job_id, idempotency_key=idempotency_key, **asdict(failure))
+) -> dict[str, Any]:
+    """The columns of FailureRow for a failure; no idempotency key: the host found out."""
+    return {"job_id": job_id, "idempotency_key": idempotency_key, **asdict(failure)}
 
 
 def failure_from_row(row: FailureRow) -> MeasurementFailure:

@@ -1084,7 +1084,7 @@ def test_what_is_asked_and_withdrawn_stands_in_the_audit_log(store: Store, fleet
     assert [(e.action, e.details["job_id"]) for e in entries[4:]] == [("job", jobs[0].id)]
 
 
-def test_the_roll_call_names_those_that_may_connect_and_what_waits_for_them(
+def test_the_store_names_those_that_may_connect_and_those_for_whom_something_waits(
     store: Store, fleet: "Fleet", clock: "FakeClock"
 ) -> None:
     idle, ready, works, away, gone = (
@@ -1100,7 +1100,7 @@ def test_the_roll_call_names_those_that_may_connect_and_what_waits_for_them(
 
     roll = store.jobs.roll_call()
 
-    assert roll.callers == {
+    assert store.jobs.callers() == {
         idle.id: Caller(idle.spki_sha256, "one"),
         ready.id: Caller(ready.spki_sha256, None),
         works.id: Caller(works.spki_sha256, None),

@@ -354,9 +354,11 @@ def fill(store: Store) -> None:
 def test_a_full_disk_of_the_server_is_told(
     mount_disk: Callable[[Path, int], Path], postgresql_server: "Server", tmp_path: Path
 ) -> None:
-    place = mount_disk(postgresql_server.folder / "small", 14 * 2**20)
+    place = mount_disk(postgresql_server.folder / "small", 16 * 2**20)
     shutil.chown(place, postgresql_server.folder.owner())
     postgresql_server.execute("postgres", f"CREATE TABLESPACE small LOCATION '{place}'")
+    reserve = place / "reserve"
+    reserve.write_bytes(bytes(2 * 2**20))
     postgresql_server.execute("postgres", "CREATE DATABASE genba_small TABLESPACE small")
     try:
         with Store.open(postgresql_server.url("genba_small"), blobs_folder=tmp_path) as store:
@@ -365,5 +367,7 @@ def test_a_full_disk_of_the_server_is_told(
 
             assert store.audit.verify().problem is None
     finally:
+        # The server writes what it holds in memory before it drops a database.
+        reserve.unlink()
         postgresql_server.drop("genba_small")
         postgresql_server.execute("postgres", "DROP TABLESPACE small")

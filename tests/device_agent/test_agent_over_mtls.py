@@ -844,7 +844,8 @@ def test_an_agent_whose_host_is_away_has_started_all_the_same(
     with pytest.raises(HostAwayError):
         run_in_this_process(enrolled, service)
 
-    assert service.told == ["ready", "stopping"]
+    # A slow machine may be alive for a while before it is ready.
+    assert [told for told in service.told if told != "alive"] == ["ready", "stopping"]
 
 
 def test_a_worker_does_not_outlive_an_agent_that_was_killed(

@@ -1,30 +1,25 @@
 """What a runtime executes of a network, after fusion: the input of every cost model."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 KernelClass = Literal[
-    "conv",  # dense convolution larger than 1x1
-    "pointwise",  # 1x1 convolution
+    "conv",  # dense convolution larger than 1x1, of one or more dimensions
+    "pointwise",  # dense 1x1 convolution
     "depthwise",  # one filter per channel
-    "gemm",  # matrix product
+    "grouped",  # convolution in several groups of more than one channel
+    "gemm",  # product of an activation with weights
+    "matmul",  # product of two activations
+    "recurrent",  # LSTM, GRU, RNN: small products in sequential steps
     "pool",  # window pooling
     "reduce",  # global pooling, means
-    "elementwise",  # activations, additions, multiplications that stand alone
+    "normalise",  # softmax and normalisations that stand alone: a few passes over their input
+    "elementwise",  # additions, multiplications, comparisons, simple activations that stand alone
+    "transcendental",  # elementwise with exponentials or the like: sigmoid, tanh, erf, GELU
     "move",  # concatenation, transposition, padding
     "unknown",  # charged by bytes, and flagged
 ]
-KERNEL_CLASSES: tuple[KernelClass, ...] = (
-    "conv",
-    "pointwise",
-    "depthwise",
-    "gemm",
-    "pool",
-    "reduce",
-    "elementwise",
-    "move",
-    "unknown",
-)
+KERNEL_CLASSES: tuple[KernelClass, ...] = get_args(KernelClass)
 NETWORK_INPUT = -1
 
 
@@ -33,7 +28,10 @@ class Kernel:
     """One step of the runtime. Bytes are of one inference at batch 1.
 
     `reads` holds, per tensor read, the index in the list of the kernel that wrote it, or
-    NETWORK_INPUT. `ops` names the ONNX operators fused into this step, the first one leading.
+    NETWORK_INPUT. `ops` names the operators fused into this step, the first one leading, as the
+    file's format names them. `output_shape` is of the first output, without the batch. `steps` are
+    the sequential steps within it (the sequence length of a recurrent operator). `integer` is on
+    where the multiply-accumulates are of 8-bit integers.
     """
 
     kind: KernelClass
@@ -44,6 +42,8 @@ class Kernel:
     weight_bytes: int
     reads: tuple[int, ...]
     output_shape: tuple[int, ...]
+    steps: int = 1
+    integer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

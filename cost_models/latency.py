@@ -6,26 +6,33 @@ from typing import ClassVar
 from cost_models.features import FEATURES, feature_rows
 from cost_models.kernels import KernelGraph
 from cost_models.nnls import FloatArray
-from cost_models.nonnegative import NonNegativeModel
+from cost_models.threaded import ThreadedModel
 
 
-class LatencyModel(NonNegativeModel):
+class LatencyModel(ThreadedModel):
     """Seconds of one inference at batch 1: overheads, multiply-accumulates and bytes by class.
 
-    Additive, so it is meant for one thread; ten to fifteen networks chosen by `d_optimal` from
-    `design_rows` are enough to start.
+    With several threads the amounts are those of the busiest one. Ten to fifteen networks chosen
+    by `d_optimal` from `design_rows` are enough to start.
     """
 
     quantity: ClassVar[str] = "latency_seconds"
     columns: ClassVar[tuple[tuple[str, str], ...]] = FEATURES
-    # Seconds on one core of a PC. Only ratios matter, and they only steer what is measured first.
+    # Seconds on one core of a PC, to one digit. Only ratios within a unit matter.
     nominal_rates: ClassVar[dict[str, float]] = {
         "run": 1e-5,
-        "kernel": 5e-6,
+        "kernel": 1e-6,
         "mac": 2e-11,
-        "byte": 1e-10,
+        "depthwise_macs": 5e-11,
+        "grouped_macs": 3e-11,
+        "integer_macs": 1e-11,
+        "byte": 3e-11,
+        "normalise_bytes": 6e-11,
+        "pool_bytes": 6e-11,
+        "transcendental_bytes": 6e-11,
+        "unknown_bytes": 1e-10,
     }
 
     def features(self, graphs: Sequence[KernelGraph]) -> FloatArray:
         """The rows of `feature_rows`."""
-        return feature_rows(graphs)
+        return feature_rows(graphs, self.threads)

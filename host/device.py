@@ -3,6 +3,14 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from host.errors import UsageError
+
+_FORMAT_NAMES = {"onnx": "ONNX", "tflite": "TFLite"}
+
+
+class NoRuntimeError(UsageError):
+    """The device has nothing that runs the model."""
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -76,6 +84,21 @@ class Device:
     agent_version: str | None = None
     facts: DeviceFacts | None = field(default=None, repr=False)
     revoked_at: datetime | None = None
+
+    def runtime(self, name: str) -> Runtime:
+        """The runtime of that name. Raises NoRuntimeError where there is none that works."""
+        if self.facts is None:
+            raise NoRuntimeError(
+                f"{self.name} has not said yet what it can run: start genba-agent there once"
+            )
+        found = self.facts.runtime(name)
+        if found is None:
+            known = (r.why_not for r in self.facts.runtimes if r.name == name)
+            reason = next(known, "it is not installed")
+            raise NoRuntimeError(
+                f"{self.name} cannot run {_FORMAT_NAMES.get(name, name)} models: {reason}"
+            )
+        return found
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import typer
 from host.cli.agent_bundle import agent_bundle
 from host.cli.audit import audit_app
 from host.cli.bundle import bundle_app
+from host.cli.cost import cost_app
 from host.cli.device import device_app
 from host.cli.front import front_app
 from host.cli.job import job_app
@@ -38,6 +39,7 @@ app.add_typer(job_app, name="job", help="List, show and cancel what devices are 
 app.command()(measure)
 app.add_typer(measurements_app, name="measurements", help="List, show and compare measurements.")
 app.command()(verify)
+app.add_typer(cost_app, name="cost", help="Show, use, validate and exchange cost models.")
 app.add_typer(search_app, name="search", help="Run and resume studies.")
 app.add_typer(front_app, name="front", help="Show what a study found.")
 app.add_typer(bundle_app, name="bundle", help="Inspect and verify bundles.")

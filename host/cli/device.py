@@ -1,4 +1,4 @@
-"""`genba device`: enrol, list, show, probe, bind a meter, revoke and remove."""
+"""`genba device`: enrol, list, show, probe, calibrate, see drift, bind a meter, revoke, remove."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from host.cli.calibrate import calibrate
 from host.cli.console import UNKNOWN, iso, local, print_json, table_console
+from host.cli.drift import drift
 from host.cli.meter import meter
 from host.cli.probe import probe
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
@@ -154,6 +156,8 @@ def remove(name: NameArgument, *, workspace: WorkspaceOption = None) -> None:
 
 
 device_app.command()(probe)
+device_app.command()(calibrate)
+device_app.command()(drift)
 device_app.command()(meter)
 
 

@@ -190,7 +190,7 @@ def measure(  # noqa: PLR0913 - the options of a command
         threads=threads,
         shapes=parse_shapes(input_shape or ()),
         options=parse_options(option or ()),
-        timeout_seconds=worker_timeout or _enough_seconds(plan, ready),
+        timeout_seconds=worker_timeout or enough_seconds(plan, ready),
         purpose=f"measure {uuid4().hex}" if again else "measure",
         profile=profile,
     )
@@ -252,7 +252,7 @@ def _plan(preset: "PresetName", rate: float | None, *, energy: bool) -> "Plan":
     return plan.with_energy(paced_hertz=rate) if energy or rate is not None else plan
 
 
-def _enough_seconds(plan: "Plan", ready: "Readiness") -> float:
+def enough_seconds(plan: "Plan", ready: "Readiness") -> float:
     """Twice what the plan takes at most, and the time for which the device may wait."""
     from host.cli.jobs import planned_seconds
 
@@ -260,7 +260,7 @@ def _enough_seconds(plan: "Plan", ready: "Readiness") -> float:
     return max(_LEAST_TIMEOUT_SECONDS, math.ceil(2 * planned + ready.wait_seconds))
 
 
-def _metered(store: "Store", device: "Device", spec: "Spec", purpose: str) -> "tuple[Spec, str]":
+def metered(store: "Store", device: "Device", spec: "Spec", purpose: str) -> "tuple[Spec, str]":
     """The spec with windows long enough for the device's meter, and a purpose that tells an energy
     run with one meter from the same run with another, or none.
     """
@@ -273,7 +273,7 @@ def _metered(store: "Store", device: "Device", spec: "Spec", purpose: str) -> "t
         return spec, purpose
     seconds = max(spec.plan.energy_window_seconds, _WINDOW_READINGS * _interval_seconds(binding))
     plan = replace(spec.plan, energy_window_seconds=seconds)
-    enough = max(spec.timeout_seconds, _enough_seconds(plan, spec.readiness))
+    enough = max(spec.timeout_seconds, enough_seconds(plan, spec.readiness))
     longer = replace(spec, plan=plan, timeout_seconds=enough)
     told = f"{binding.url} {sorted(binding.options.items())}"
     return longer, f"{purpose} by meter {hashlib.sha256(told.encode()).hexdigest()[:12]}"
@@ -318,7 +318,7 @@ def _ask(
             specs.append((ProfileSpec(run), f"profiling {file.name}"))
         for device in devices:
             for asked_spec, doing in specs:
-                spec, purpose = _metered(store, device, asked_spec, wish.purpose)
+                spec, purpose = metered(store, device, asked_spec, wish.purpose)
                 at_most = _PROFILE_SECONDS
                 if isinstance(spec, MeasureSpec):
                     at_most = planned_seconds(spec.plan, spec.readiness.observe_seconds)

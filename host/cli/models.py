@@ -13,17 +13,12 @@ if TYPE_CHECKING:
 
 RuntimeName = Literal["onnx", "tflite"]
 _RUNTIME_OF_SUFFIX: dict[str, RuntimeName] = {".onnx": "onnx", ".tflite": "tflite"}
-_FORMAT_NAME: dict[RuntimeName, str] = {"onnx": "ONNX", "tflite": "TFLite"}
 _TFLITE_IDENTIFIER = b"TFL3"  # schema.fbs of TensorFlow Lite; offset 4, as in every FlatBuffer
 _MAX_SIZE = 2**31 - 1  # of one dimension
 
 
 class ModelFileError(UsageError):
     """The file is not a model that can be sent to a device."""
-
-
-class NoRuntimeError(UsageError):
-    """The device has nothing that runs the model."""
 
 
 class ModelOptionError(UsageError):
@@ -45,12 +40,17 @@ def runtime_of(path: Path, chosen: RuntimeName | None = None) -> RuntimeName:
     return known
 
 
-def check_model_file(path: Path, runtime: RuntimeName) -> None:
-    """See that the file is a whole, valid model of that format. Raises ModelFileError."""
+def read_model_file(path: Path) -> bytes:
+    """What the file holds. Raises ModelFileError."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def check_model_file(path: Path, runtime: RuntimeName) -> None:
+    """See that the file is a whole, valid model of that format. Raises ModelFileError."""
+    data = read_model_file(path)
     if runtime == "onnx":
         _check_onnx(path, data)
     else:
@@ -59,11 +59,8 @@ def check_model_file(path: Path, runtime: RuntimeName) -> None:
 
 def require_runtime(device: "Device", runtime: RuntimeName) -> None:
     """See that the device has the runtime, as far as it has said. Raises NoRuntimeError."""
-    facts = device.facts
-    if facts is None or facts.runtime(runtime) is not None:
-        return
-    reason = next((r.why_not for r in facts.runtimes if r.name == runtime), "it is not installed")
-    raise NoRuntimeError(f"{device.name} cannot run {_FORMAT_NAME[runtime]} models: {reason}")
+    if device.facts is not None:
+        device.runtime(runtime)
 
 
 def parse_shapes(texts: Sequence[str]) -> "tuple[InputShape, ...]":

@@ -4,8 +4,6 @@ import hashlib
 import io
 import json
 import math
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,6 +13,7 @@ from typing import Any
 
 from host.errors import UsageError
 from host.export.contents import BundleContents
+from host.export.files import write_whole
 from host.export.metadata import graph_sha256
 from host.export.model_card import model_card
 
@@ -55,7 +54,7 @@ def write_bundle(directory: Path, contents: BundleContents) -> WrittenBundle:
     digest = hashlib.sha256(manifest).hexdigest()
     path = directory / f"{contents.name}-{digest[:12]}.zip"
     directory.mkdir(parents=True, exist_ok=True)
-    _replace(path, _zip({MANIFEST: manifest, **files}))
+    write_whole(path, _zip({MANIFEST: manifest, **files}))
     return WrittenBundle(path, digest)
 
 
@@ -260,17 +259,3 @@ def _zip(files: Mapping[str, bytes]) -> bytes:
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, files[name])
     return buffer.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

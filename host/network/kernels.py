@@ -126,16 +126,24 @@ def _class_and_operator(layer: Layer, reads: Shape) -> tuple[KernelClass, str]:
         case Conv(kernel=1, groups=1):
             return "pointwise", "Conv"
         case Conv():
-            return ("depthwise" if layer.groups == reads[0] > 1 else "conv"), "Conv"
+            return _grouped_kind(layer.groups, reads[0]), "Conv"
         case Linear():
             return "gemm", "Gemm"
         case Pool():
             return "pool", "AveragePool" if layer.kind == "average" else "MaxPool"
         case GlobalPool():
             return "reduce", "GlobalAveragePool"
+        case Activation(kind="sigmoid"):
+            return "transcendental", ACTIVATION_OPS[layer.kind]
         case Activation():
             return "elementwise", ACTIVATION_OPS[layer.kind]
         case BatchNorm() | Add() | Scale():
             return "elementwise", _ELEMENTWISE_OPS[type(layer)]
         case _:
             raise TypeError(f"{layer} is not executed")
+
+
+def _grouped_kind(groups: int, channels: int) -> KernelClass:
+    if groups == 1:
+        return "conv"
+    return "depthwise" if groups == channels else "grouped"

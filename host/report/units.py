@@ -5,6 +5,7 @@ from host.study.front import OnDevice, Predicted
 
 MS = 1e3
 MB = 1e-6
+MJ = 1e3
 
 
 def milliseconds(seconds: float) -> str:

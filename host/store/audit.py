@@ -21,7 +21,18 @@ from host.store.codec import StoredValueError
 from host.store.database import Database, retried
 from host.store.tables import AuditRow
 
-Action = Literal["token", "enrol", "refuse", "revoke", "job", "cancel", "export", "deploy", "login"]
+Action = Literal[
+    "token",
+    "enrol",
+    "refuse",
+    "revoke",
+    "job",
+    "cancel",
+    "export",
+    "import",
+    "deploy",
+    "login",
+]
 GENESIS_SHA256 = "0" * 64
 """What the first entry holds in the place of an earlier one."""
 _POSTGRESQL_LOCK = 0x67656E6261  # of this log, among the advisory locks of a database

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from host.store.database import Database, retried
 from host.store.tables import CostModelRow
@@ -54,8 +54,39 @@ class CostModels:
         )
         with self._database.read() as session:
             row = session.scalars(statement).one_or_none()
-            if row is None:
-                return None
-            return StoredCostModel(
-                row.id, row.device_id, row.target, row.model_json, row.n, row.created_at
+            return None if row is None else _stored(row)
+
+    def newest(self, device_id: str) -> list[StoredCostModel]:
+        """The model that was added last for each target of that device, by target."""
+        last = (
+            select(func.max(CostModelRow.id))
+            .where(CostModelRow.device_id == device_id)
+            .group_by(CostModelRow.target)
+        )
+        statement = (
+            select(CostModelRow).where(CostModelRow.id.in_(last)).order_by(CostModelRow.target)
+        )
+        with self._database.read() as session:
+            return [_stored(row) for row in session.scalars(statement)]
+
+    def newest_of_all(self, starts: str, ends: str) -> list[StoredCostModel]:
+        """The model that was added last for each device and target that starts and ends so,
+        newest first.
+        """
+        last = (
+            select(func.max(CostModelRow.id))
+            .where(
+                CostModelRow.target.startswith(starts, autoescape=True),
+                CostModelRow.target.endswith(ends, autoescape=True),
             )
+            .group_by(CostModelRow.device_id, CostModelRow.target)
+        )
+        statement = (
+            select(CostModelRow).where(CostModelRow.id.in_(last)).order_by(CostModelRow.id.desc())
+        )
+        with self._database.read() as session:
+            return [_stored(row) for row in session.scalars(statement)]
+
+
+def _stored(row: CostModelRow) -> StoredCostModel:
+    return StoredCostModel(row.id, row.device_id, row.target, row.model_json, row.n, row.created_at)

@@ -171,6 +171,16 @@ class Jobs:
                 self._note_job(session, row, device.name)
             return job_from_row(row)
 
+    def is_answered(self, device_id: str, spec: Spec, purpose: str = "measure") -> bool:
+        """Whether the same was asked for before and has an outcome, so that no device is needed."""
+        with self._database.read() as session:
+            device = session.get(DeviceRow, device_id)
+            if device is None:
+                return False
+            key = job_key(device_from_row(device), spec, purpose)
+            state = session.scalar(select(JobRow.state).where(JobRow.key == key))
+            return state in {"done", "failed"}
+
     @retried
     def settle(self, acts: Sequence[Act]) -> list[Answer]:
         """Do what several devices ask for, all in one transaction.

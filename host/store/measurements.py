@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, and_, select
 
 from host.errors import UsageError
 from host.measurement import PROTOCOL, Measurement, ProbeResult, is_disturbed
@@ -13,7 +13,7 @@ from host.measurement.judge import Baseline
 from host.store.codec import unpack
 from host.store.database import Database
 from host.store.records import measurement_from_row
-from host.store.tables import JobRow, MeasurementRow, ResultRow
+from host.store.tables import JobRow, LeaseRow, MeasurementRow, ResultRow
 
 OLDEST_CONSIDERED = 10  # of the measurements that may tell how fast a device was
 
@@ -35,6 +35,16 @@ class StoredMeasurement:
 
     number: int
     label: str
+    measurement: Measurement
+
+
+@dataclass(frozen=True)
+class AskedMeasurement:
+    """A measurement with the purpose of its job, and the session of the agent that made it."""
+
+    purpose: str
+    session_id: str | None
+    latency_seconds: float
     measurement: Measurement
 
 
@@ -74,6 +84,29 @@ class Measurements:
         statement = _chosen(device_id, model_sha256).order_by(MeasurementRow.id)
         with self._database.read() as session:
             return [measurement_from_row(row) for row, _ in session.execute(statement)]
+
+    def asked_for(self, device_id: str, purpose_starts: str) -> builtins.list[AskedMeasurement]:
+        """What a device measured for purposes that start so, oldest first.
+
+        The latency is a column of its own: to compute it again from the samples takes longer.
+        """
+        statement = (
+            select(MeasurementRow, JobRow.purpose, LeaseRow.session_id)
+            .join(JobRow, JobRow.id == MeasurementRow.job_id)
+            .outerjoin(
+                LeaseRow, and_(LeaseRow.job_id == JobRow.id, LeaseRow.attempt == JobRow.attempt)
+            )
+            .where(
+                MeasurementRow.device_id == device_id,
+                JobRow.purpose.startswith(purpose_starts, autoescape=True),
+            )
+            .order_by(MeasurementRow.id)
+        )
+        with self._database.read() as session:
+            return [
+                AskedMeasurement(purpose, by, row.latency_seconds, measurement_from_row(row))
+                for row, purpose, by in session.execute(statement)
+            ]
 
     def with_measured_energy(
         self, device_ids: Iterable[str], limit: int = 12

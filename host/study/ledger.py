@@ -6,6 +6,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Self
 
+from host.calibration.drift import DriftReport, Watch, drift_of
+from host.calibration.setting import Setting
 from host.config import DeviceConfig, MeasuringConfig
 from host.device import Device
 from host.errors import UsageError
@@ -23,6 +25,7 @@ from host.measurement import (
 from host.store.blobs import Blob
 from host.store.store import Store
 from host.store.wait import Waiting, wait_for_outcomes
+from host.study.limits import Target
 from host.study.proposal import Proposal
 from host.study.report import Reporter
 
@@ -129,6 +132,8 @@ class Ledger:
         self._offline_since: float | None = None
         self._said = ""
         self._refusals: dict[str, str] = {}
+        self._watch = Watch(store, self._wait, reporter.say, manner.readiness)
+        self._drifts: dict[str, DriftReport | None] = {}
 
     @property
     def keys(self) -> set[str]:
@@ -143,6 +148,20 @@ class Ledger:
         """The measurement of a candidate on a device, where there is one."""
         outcome = self.outcome(key, device_name)
         return outcome if isinstance(outcome, Measurement) else None
+
+    def value(self, key: str, device_name: str, target: Target) -> float | None:
+        """What a device measured of a candidate, where it did; as it would be measured now.
+
+        Where its sentinels say that the device became slower or quicker since, the latency is
+        multiplied by the same ratio: old and new ones can be compared and fitted together.
+        """
+        measurement = self.measurement(key, device_name)
+        if measurement is None:
+            return None
+        if target != "latency_seconds":
+            return float(getattr(measurement, target))
+        drift = self._drift_of(device_name)
+        return measurement.latency_seconds if drift is None else drift.latency_now(measurement)
 
     def complete(self, key: str) -> bool:
         """Whether every device has measured this candidate."""
@@ -194,6 +213,7 @@ class Ledger:
     ) -> dict[tuple[str, str], Measured]:
         asked: dict[str, list[tuple[str, str]]] = {}
         jobs: dict[str, Job] = {}
+        self._look_at_sentinels(blobs, wanted, purpose, manner)
         for name, blob in blobs.items():
             for device in self.devices:
                 if (name, device.name) not in wanted:
@@ -216,6 +236,63 @@ class Ledger:
                 found[name_and_device] = outcome
             self.reporter.progress("measurements", done, len(jobs))
         return found
+
+    def _look_at_sentinels(
+        self,
+        blobs: Mapping[str, Blob],
+        wanted: AbstractSet[tuple[str, str]],
+        purpose: str,
+        manner: Manner,
+    ) -> None:
+        """Before devices measure anything new, see whether they still are as they were."""
+        for device in self.devices:
+            setting = self._setting(device)
+            specs = [
+                device.spec(blob.sha256, blob.size_bytes, manner)
+                for name, blob in blobs.items()
+                if (name, device.name) in wanted
+            ]
+            is_answered = self._store.jobs.is_answered
+            if setting is None or all(is_answered(device.device.id, s, purpose) for s in specs):
+                continue
+            before = self._drift_of(device.name)
+            now = self._drifts[device.name] = self._watch.look(device.device, setting)
+            self._say_rescaled(device.name, before, now)
+
+    def _say_rescaled(self, device: str, before: DriftReport | None, now: DriftReport) -> None:
+        measured = [m for key in self.keys if (m := self.measurement(key, device)) is not None]
+        factors = [now.to_now(m.measured_at) for m in measured]
+        if before is None or factors == [before.to_now(m.measured_at) for m in measured]:
+            return
+        older = sorted({f"{factor:.3f}" for factor in factors if factor != 1})
+        if older:
+            count = sum(factor != 1 for factor in factors)
+            self.reporter.say(
+                f"{count} latencies that {device} measured before are multiplied by"
+                f" {' or '.join(older)} from here on, to compare with what it measures now"
+            )
+
+    def _drift_of(self, device_name: str) -> DriftReport | None:
+        """As the store knows it; None where the device was never calibrated so."""
+        if device_name not in self._drifts:
+            device = next(one for one in self.devices if one.name == device_name)
+            setting = self._setting(device)
+            found = None if setting is None else drift_of(self._store, device.device, setting)
+            self._drifts[device_name] = None if not found or not found.references else found
+        return self._drifts[device_name]
+
+    def _setting(self, device: StudyDevice) -> Setting | None:
+        """The setting in which the device measures now; None where it has not said."""
+        known = self._store.devices.by_id(device.device.id)
+        if known is None or known.facts is None or known.facts.runtime("onnx") is None:
+            return None
+        return Setting.of_device(known, "onnx", device.config.threads)
+
+    def _wait(self, jobs: Mapping[str, Job]) -> dict[str, Measured]:
+        """The outcomes of sentinels, by the names of these."""
+        names = {job.id: name for name, job in jobs.items()}
+        waiting = wait_for_outcomes(self._store, list(jobs.values()), on_wait=self.say_waiting)
+        return {names[job.id]: out for job, out in waiting if isinstance(out, Measured)}
 
     def say_waiting(self, waiting: Waiting) -> None:
         """Say who is offline, and who is not ready and why; each thing once."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from host.calibration.setting import Setting
+from host.calibration.stored import Example, keep_of_study
 from host.config import StudyConfig
 from host.errors import GenbaError, UsageError
 from host.preprocessing import Channels
@@ -172,7 +174,7 @@ def make_search(
             space=config.space.name,
         ),
         ledger=ledger,
-        surrogates=Surrogates([device.name for device in ledger.devices]),
+        surrogates=Surrogates({device.name: device.config.threads for device in ledger.devices}),
         reporter=ledger.reporter,
         on_scored=on_scored,
     )
@@ -259,11 +261,8 @@ def _keep(
         rows = [StudyCandidate(p.key, order, role) for order, p in enumerate(proposals)]
         store.studies.add_candidates(study.id, rows)
     ids = {device.name: device.device.id for device in search.ledger.devices}
-    for (device, target), model in search.surrogates.models.items():
-        text = model.to_json()
-        latest = store.cost_models.latest(ids[device], target)
-        if latest is None or latest.model_json != text:
-            store.cost_models.add(ids[device], target, text, model.n)
+    for device, device_id in ids.items():
+        _keep_models(store, study, search, device, device_id)
     predictions = [
         PredictionRow(
             candidate_key=key,
@@ -280,6 +279,28 @@ def _keep(
     store.studies.add_predictions(study.id, predictions)
     store.studies.add_front(study.id, [p.key for p in front])
     store.studies.put_result(study.id, FRONT, report.model_dump_json())
+
+
+def _keep_models(store: Store, study: Study, search: Search, device: str, device_id: str) -> None:
+    """Store the cost models of a device, unless its runtime changed while the study ran: what was
+    fitted on two versions holds for neither.
+    """
+    examples, settings = [], set()
+    for key in search.surrogates.fitted_on.get(device, ()):
+        measurement = search.ledger.measurement(key, device)
+        if measurement is None:
+            return
+        settings.add(Setting.of_measurement(measurement))
+        known = store.measurements.list(device_id, measurement.model_sha256)
+        numbers = (o.number for o in known if o.measurement.measured_at == measurement.measured_at)
+        text = search.archive[key].text
+        examples.append(Example(text, measurement.model_sha256, next(numbers, None)))
+    if len(settings) != 1:
+        return
+    (setting,) = settings
+    for (name, _), model in search.surrogates.models.items():
+        if name == device:
+            keep_of_study(store, device_id, setting, model, examples, study.name)
 
 
 def _row(search: Search, proposal: Proposal, score: float) -> FrontRow:

@@ -77,11 +77,28 @@ class Search:
                 f"the space holds only {len(pool)} different candidates, {MIN_MEASUREMENTS} are "
                 "needed to calibrate: allow more in [space]"
             )
-        best = d_optimal(self.surrogates.design_rows(pool), count)
-        chosen = self.proposer.fresh(pool[index].candidate for index in best)
+        rows = self.surrogates.design_rows(pool)
+        self._measure_to_calibrate([pool[index] for index in d_optimal(rows, count)])
+        # What was rejected or failed teaches nothing: others stand in for it.
+        while (missing := self._missing()) > 0:
+            taken = np.array([p.key in self.ledger.keys for p in pool])
+            spare = [p for p in pool if p.key not in self.ledger.keys]
+            count = min(missing, len(spare), self._left())
+            if count <= 0:
+                break
+            best = d_optimal(rows[~taken], count, chosen_rows=rows[taken])
+            self._measure_to_calibrate([spare[index] for index in best])
+        self.surrogates.fit(self.ledger, self.archive)
+
+    def _measure_to_calibrate(self, drawn: Sequence[Proposal]) -> None:
+        chosen = self.proposer.fresh(proposal.candidate for proposal in drawn)
         self.ledger.measure(chosen)
         self._score(chosen)
-        self.surrogates.fit(self.ledger, self.archive)
+
+    def _missing(self) -> int:
+        """How many more candidates the device with the fewest usable measurements needs."""
+        usable = self.surrogates.usable(self.ledger, self.archive)
+        return MIN_MEASUREMENTS - min(len(keys) for keys in usable.values())
 
     def explore(self) -> None:
         """Breed candidates until the budget of scores is spent; measure the doubtful ones."""
@@ -248,17 +265,17 @@ class Search:
         latencies = self.surrogates.latencies(proposals)
         for row, proposal in enumerate(proposals):
             for column, device in enumerate(self.ledger.devices):
-                measurement = self.ledger.measurement(proposal.key, device.name)
-                if measurement is not None:
-                    latencies[row, column] = measurement.latency_seconds
+                measured = self.ledger.value(proposal.key, device.name, "latency_seconds")
+                if measured is not None:
+                    latencies[row, column] = measured
         return np.column_stack([-np.array(scores), latencies])
 
     def _measured_latencies(self, proposals: Sequence[Proposal]) -> Matrix:
         rows = [
             [
-                measurement.latency_seconds
+                seconds
                 for device in self.ledger.devices
-                if (measurement := self.ledger.measurement(p.key, device.name)) is not None
+                if (seconds := self.ledger.value(p.key, device.name, "latency_seconds")) is not None
             ]
             for p in proposals
         ]
@@ -284,9 +301,9 @@ class Search:
         if limit.quantity == "model_bytes" or limit.device is None:
             value = float(proposal.model_bytes)
         elif self.ledger.outcome(proposal.key, limit.device) is not None:
-            measurement = self.ledger.measurement(proposal.key, limit.device)
+            measured = self.ledger.value(proposal.key, limit.device, limit.quantity)
             # A device that failed to run the model does not meet the limit.
-            value = math.inf if measurement is None else getattr(measurement, limit.quantity)
+            value = math.inf if measured is None else measured
             kind = "measured"
         else:
             prediction = self.surrogates.predict(limit.device, limit.quantity, [proposal])[0]

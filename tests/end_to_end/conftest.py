@@ -60,7 +60,9 @@ class Plant:
         self.agent_log = root / "agent.log"
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def genba(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def genba(
+        self, *arguments: str, timeout: float = WAIT_SECONDS * 2
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
             [sys.executable, "-m", "host", *arguments],
@@ -69,7 +71,7 @@ class Plant:
             capture_output=True,
             text=True,
             check=False,
-            timeout=WAIT_SECONDS * 2,
+            timeout=timeout,
         )
 
     def start_search(self) -> subprocess.Popen[bytes]:

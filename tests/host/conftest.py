@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
@@ -521,6 +522,66 @@ def fleet(store: Store) -> Fleet:
 @pytest.fixture
 def make_measurement() -> Callable[..., Measurement]:
     return measured
+
+
+@cache
+def made_up_models(
+    threads: int, slowness: float, watts: float | None, without: str | None
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Cost models fitted on made-up figures of real networks, and their examples."""
+    from cost_models.energy import EnergyModel, PowerModel
+    from cost_models.latency import LatencyModel
+    from cost_models.memory import PeakMemoryModel
+    from host.calibration.micrographs import micrographs
+    from host.calibration.specimens import Specimen, mobile_candidates
+    from host.calibration.stored import Example
+
+    drawn: list[Specimen] = [*micrographs()[::10], *mobile_candidates(6, seed=5)]
+    networks = [
+        one for one in drawn if without not in {kernel.kind for kernel in one.kernels.kernels}
+    ]
+    graphs = [one.kernels for one in networks]
+    rng = np.random.default_rng(0)
+    latency = LatencyModel(threads=threads)
+    models: list[Any] = [latency, PeakMemoryModel()]
+    for model in models:
+        rows = model.features(graphs)
+        rates = np.array([model.nominal_rates.get(unit, 0.0) for _, unit in model.columns])
+        model.fit_rows(rows, rows @ rates * slowness * np.exp(rng.normal(0, 0.03, len(rows))))
+    if watts is not None:
+        energy, power = EnergyModel(latency), PowerModel(latency)
+        models.append(energy.fit(graphs, watts * latency.measured_values))
+        models.append(power.fit(graphs, np.full(len(graphs), watts)))
+    examples = [
+        Example(one.name, hashlib.sha256(one.onnx()).hexdigest(), number)
+        for number, one in enumerate(networks, start=1)
+    ]
+    return tuple(models), tuple(examples)
+
+
+@pytest.fixture
+def fit_models() -> Callable[..., None]:
+    """Stores cost models of a device, with those of power and energy where there are `watts`; no
+    network that they were fitted on has a kernel of the class `without`.
+    """
+    from host.calibration.setting import Setting
+    from host.calibration.stored import keep
+
+    def fit(
+        store: Store,
+        device_id: str,
+        setting: Setting,
+        *,
+        slowness: float = 1.0,
+        watts: float | None = None,
+        without: str | None = None,
+    ) -> None:
+        models, examples = made_up_models(setting.threads, slowness, watts, without)
+        for model in models:
+            source = "rapl" if model.quantity in {"energy_joules", "power_watts"} else ""
+            keep(store, device_id, setting, model, examples, source=source)
+
+    return fit
 
 
 @pytest.fixture

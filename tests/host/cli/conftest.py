@@ -1,16 +1,21 @@
 """A workspace as the current folder, and a made-up device that answers jobs in its store."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from host.__main__ import main
+from host.calibration.setting import Setting
+from host.calibration.specimens import mobile_candidates
 from host.device import Device, DeviceFacts, Runtime
 from host.job import Job
 from host.measurement import Measurement, MeasureSpec, Outcome
@@ -146,3 +151,61 @@ def tflite_model(tmp_path: Path) -> Path:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"\x0c\0\0\0TFL3" + b"\x04\0\x04\0" + b"\x04\0\0\0" + b"\0\0\0\0")
     return path
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """What a command prints that ends with that code; where it fails, what it says is wrong."""
+
+    def run(*command: object, code: int = 0) -> str:
+        capsys.readouterr()
+        assert main([*map(str, command)]) == code
+        captured = capsys.readouterr()
+        if not code:
+            return captured.out
+        *_, last = captured.err.splitlines()
+        assert last.startswith("genba: ")
+        return last
+
+    return run
+
+
+@pytest.fixture
+def loaded(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """What a command that succeeds prints with --json."""
+
+    def run(*command: object) -> Any:
+        capsys.readouterr()
+        assert main([*map(str, command), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.fixture
+def kiosk(
+    plant_store: Store, enrol: Callable[[str], Device], fit_models: Callable[..., None]
+) -> Device:
+    """A device whose cost models were fitted for one thread of onnxruntime 1.23.2."""
+    device = enrol("kiosk")
+    fit_models(plant_store, device.id, Setting("onnx", "onnxruntime", "1.23.2", 1))
+    return device
+
+
+@pytest.fixture
+def mobile(tmp_path: Path) -> Path:
+    """A candidate of our space that no cost model was fitted on."""
+    path = tmp_path / "mobile.onnx"
+    path.write_bytes(mobile_candidates(1, seed=99)[0].onnx())
+    return path
+
+
+@pytest.fixture
+def nominal() -> Callable[[Any, Any], float]:
+    """What a network costs by the nominal rates of a model: the truth behind `fit_models`."""
+
+    def cost(model: Any, graph: Any) -> float:
+        (row,) = model.features([graph])
+        return float(row @ [model.nominal_rates.get(unit, 0.0) for _, unit in model.columns])
+
+    return cost

@@ -4,6 +4,7 @@ import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -71,7 +72,9 @@ OK = Verdict("OK")
 REJECTED = Verdict("REJECT", (Reason("CONTENDED", "REJECT", "other programs were busy"),))
 
 
-def made_up_outcome(store: Store, lease: Lease, *, speed: float, verdict: Verdict = OK) -> Outcome:
+def made_up_outcome(
+    store: Store, lease: Lease, *, speed: float, verdict: Verdict = OK
+) -> Measurement:
     """Latency grows with operators and weights, memory with weights; the same file, the same."""
     spec = lease.job.spec
     assert isinstance(spec, MeasureSpec)
@@ -130,8 +133,13 @@ class MadeUpDevice:
         self.refuse: Callable[[Lease], str | None] = lambda _lease: None
         self.saturates = False
         self.reject: Callable[[Lease], bool] = lambda _lease: False
+        self.speed = speed
+        self.session: str | None = None
+        """That of its agent; None is one that never said anything."""
+        self.stamps_time = False
+        """Whether what it measures has a time of its own, or always that of START."""
         self._store = store
-        self._speed = speed
+        self._told: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -176,7 +184,12 @@ class MadeUpDevice:
     def _work(self) -> None:
         while not self._stop.is_set():
             self._store.devices.seen(self.device.id)
-            lease = self._store.jobs.claim(self.device.id, "session", 60.0)
+            if self.session != self._told:
+                self._told = self.session
+                self._store.devices.open_session(
+                    self.device.id, self._told or "session", agent_version="0.1", facts=facts()
+                )
+            lease = self._store.jobs.claim(self.device.id, self._told or "session", 60.0)
             if lease is None:
                 self._stop.wait(0.02)
                 continue
@@ -189,7 +202,9 @@ class MadeUpDevice:
             outcome: Outcome
             if refusal is None:
                 verdict = REJECTED if self.reject(lease) else OK
-                outcome = made_up_outcome(self._store, lease, speed=self._speed, verdict=verdict)
+                outcome = made_up_outcome(self._store, lease, speed=self.speed, verdict=verdict)
+                if self.stamps_time:
+                    outcome = replace(outcome, measured_at=self._store.now())
             else:
                 outcome = MeasurementFailure(
                     job.device_id, job.spec.run.model_sha256, "worker_crashed", refusal, START

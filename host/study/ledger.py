@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from host.calibration.drift import DriftReport, Watch, drift_of
+from host.calibration.measuring import MAX_REPEATS
 from host.calibration.setting import Setting
 from host.config import DeviceConfig, MeasuringConfig
 from host.device import Device
@@ -32,8 +33,6 @@ from host.study.report import Reporter
 OFFLINE_GRACE_SECONDS = 3.0
 LONGEST_SECONDS = 300.0
 """How long a device may take for a measurement besides twice the budget of its samples."""
-MAX_REPEATS = 2
-"""How often a measurement whose verdict is REJECT is made once more."""
 
 
 class MissingRuntimeError(UsageError):

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from host.calibration.measuring import MAX_REPEATS
 from host.calibration.sentinels import KINDS, SentinelModel, measure_references
 from host.calibration.setting import Setting
 from host.measurement import PRESETS, Measurement, MeasureSpec, ModelRun
 from host.spaces.base import Candidate, Task, sample
 from host.spaces.mobile import Mobile
 from host.store.wait import Waiting, wait_for_outcomes
-from host.study.ledger import MAX_REPEATS, OFFLINE_GRACE_SECONDS, Ledger, Manner, study_devices
+from host.study.ledger import OFFLINE_GRACE_SECONDS, Ledger, Manner, study_devices
 from host.study.proposal import Proposer
 
 QUICK = Manner(PRESETS["quick"])

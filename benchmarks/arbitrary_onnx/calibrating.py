@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -15,31 +14,11 @@ from cost_models.memory import PeakMemoryModel
 from cost_models.nnls import FloatArray
 from host.calibration.calibration import Calibrator, LeftOut, Row, Wish
 from host.calibration.micrographs import micrographs, small_networks
-from host.calibration.specimens import MobileCandidate, Specimen, SpecimenKind, mobile_candidates
+from host.calibration.specimens import Form, Specimen, mobile_candidates
 from host.measurement import Measurement
 
 MEASUREMENTS = 30
 _POOL, _SEED = 300, 5
-
-
-@dataclass(frozen=True, eq=False)
-class TfliteSpecimen:
-    """A specimen for LiteRT: what `write` writes, instead of an ONNX file."""
-
-    name: str
-    kind: SpecimenKind
-    write: Callable[[], bytes]
-
-    @cached_property
-    def kernels(self) -> KernelGraph:
-        """What LiteRT executes."""
-        from cost_models.tflite_graph import kernels_from_tflite
-
-        return kernels_from_tflite(self.write())
-
-    def onnx(self) -> bytes:
-        """There is none: LiteRT reads .tflite alone."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -70,7 +49,7 @@ def calibrated(
     `take` has jobs measured that `measurements` does not hold yet.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    micro, candidates = _specimens(runtime)
+    micro, candidates = _specimens("tflite" if runtime == "litert" else "onnx")
     known: dict[str, tuple[Specimen, Measured]] = {}
 
     def measure(specimens: Sequence[Specimen]) -> Mapping[str, Row | LeftOut]:
@@ -101,29 +80,15 @@ def calibrated(
     )
 
 
-def _specimens(runtime: str) -> tuple[Sequence[Specimen], Sequence[Specimen]]:
-    candidates = mobile_candidates(_POOL, seed=_SEED)
-    if runtime == "onnx":
-        return micrographs(), (*small_networks(), *candidates)
-    from benchmarks.arbitrary_onnx.tflite_micro import micro_files
-
-    micro = [TfliteSpecimen(name, "micro-graph", write) for name, write in micro_files().items()]
-    return micro, [_as_tflite(each) for each in candidates]
-
-
-def _as_tflite(candidate: MobileCandidate) -> TfliteSpecimen:
-    from benchmarks.arbitrary_onnx.tflite_file import tflite_bytes
-
-    return TfliteSpecimen(candidate.name, "candidate", lambda: tflite_bytes(candidate.network))
+def _specimens(form: Form) -> tuple[Sequence[Specimen], Sequence[Specimen]]:
+    candidates = mobile_candidates(_POOL, _SEED, form)
+    return micrographs(form), (*small_networks(form), *candidates)
 
 
 def _job(specimen: Specimen, threads: int, folder: Path) -> Job:
     # Names hold signs that file systems do not like, and repeat none.
     stem = "".join(sign if sign.isalnum() else "-" for sign in specimen.name)
-    tflite = isinstance(specimen, TfliteSpecimen)
-    path = folder / f"{stem}{'.tflite' if tflite else '.onnx'}"
+    path = folder / f"{stem}.{specimen.form}"
     if not path.exists():
-        path.write_bytes(
-            specimen.write() if isinstance(specimen, TfliteSpecimen) else specimen.onnx()
-        )
+        path.write_bytes(specimen.model_bytes())
     return Job(specimen.name, path, {}, threads)

@@ -35,10 +35,11 @@ POOL = 300
 _LIMIT_SHARE = 0.5  # of the candidates, for those near a limit
 _LONGEST_SECONDS = 0.5  # of a candidate: slower ones leave too few samples in a quick run
 _IMPROVEMENT = 0.05
-_PATIENCE = 2  # batches without improvement
+_PATIENCE = 3  # batches without improvement
+_LEAST_SHARE = 2 / 3  # of the measurements, before a calibration may end early
 
 Phase = Literal["micro-graphs", "candidates", "limit"]
-Ended = Literal["budget", "settled", "nothing straddles"]
+Ended = Literal["budget", "settled", "nothing straddles", "nothing left"]
 
 
 class TooFewRowsError(GenbaError):
@@ -144,19 +145,21 @@ class Calibrator:
         left = self._left()
         near_limit = int(_LIMIT_SHARE * left) if self.wish.limit_seconds is not None else 0
         history = [self._quality()]
+        ended: Ended = "budget"
         while self._left() > near_limit:
             count = min(BATCH, self._left() - near_limit)
             chosen = self._best(self._quick_enough(), count)
             if not chosen:
+                ended = "nothing left"
                 break
             self._batch("candidates", chosen)
             history.append(self._quality())
-            if _is_settled(history):
-                if self.wish.limit_seconds is None:
-                    return "settled"
+            spent = len(self._asked) / self.wish.measurements
+            if spent >= _LEAST_SHARE and _is_settled(history):
+                ended = "settled"
                 break
         if self.wish.limit_seconds is None:
-            return "budget"
+            return ended
         return self._measure_near(self.wish.limit_seconds)
 
     def _measure_near(self, limit_seconds: float) -> Ended:

@@ -1,9 +1,10 @@
 """Whether a device is still as its cost models know it, and what to do where it is not.
 
-A stored latency model holds for the state that its device was in when the model was made. Where
-the sentinels show that everything became slower or quicker by one factor since, predictions are
-multiplied by it; where they disagree, only a new calibration helps. What was measured in one state
-is never fitted beside what was measured in another without being brought to the newest.
+A stored model of latency or energy holds for the state that its device was in when the model was
+made. Where the sentinels show that everything became slower or quicker by one factor since,
+predictions are multiplied by it: energy is power for as long as a run takes. Where they disagree,
+only a new calibration helps. What was measured in one state is never fitted or judged beside what
+was measured in another without being brought to the newest.
 """
 
 import math
@@ -18,6 +19,8 @@ from cost_models.latency import LatencyModel
 from host.calibration.calibration import Row
 from host.calibration.measuring import Wait
 from host.calibration.sentinels import (
+    KINDS,
+    REFERENCE_ROUNDS,
     NoReferencesError,
     References,
     Round,
@@ -37,8 +40,6 @@ ROUND_EVERY = timedelta(hours=4)
 IDLE_FOR = timedelta(hours=1)
 """A device that measured nothing for so long was away, or may have become another one."""
 
-_LATENCY = "latency_seconds"
-
 
 @dataclass(frozen=True)
 class Scale:
@@ -52,12 +53,14 @@ class Scale:
     interval: tuple[float, float]
     since: datetime
 
-    def sentence(self) -> str:
-        """What people must know of it."""
+    def sentence(self, quantities: Sequence[str]) -> str:
+        """What people must know of it, of models of these quantities."""
         low, high = (_percent(bound) for bound in self.interval)
+        what = " and ".join(quantities)
+        made, are = ("models were", "are") if len(quantities) > 1 else ("model was", "is")
         return (
-            f"{self.device} runs everything {_faster_or_slower(self.ratio)} than when its latency"
-            f" model was made [{low}, {high}], since {_moment(self.since)}: predicted latency is"
+            f"{self.device} runs everything {_faster_or_slower(self.ratio)} than when its {what}"
+            f" {made} made [{low}, {high}], since {_moment(self.since)}: predicted {what} {are}"
             " multiplied by that"
         )
 
@@ -173,8 +176,8 @@ class DriftReport:
             return f"measure a round: `genba device drift {self.device}{options}`"
         if self.verdict == "shifted":
             return (
-                "predicted latency is multiplied by that; where the change is meant to stay, set"
-                f" the baseline of verdicts anew: `genba device probe {self.device}`"
+                "predicted latency and energy are multiplied by that; where the change is meant to"
+                f" stay, set the baseline of verdicts anew: `genba device probe {self.device}`"
             )
         return ""
 
@@ -197,23 +200,20 @@ def drift_of(store: Store, device: Device, setting: Setting) -> DriftReport:
     return DriftReport(device.name, setting, references, rounds, drift)
 
 
-def scale_of(store: Store, device: Device, setting: Setting) -> Scale | None:
-    """By what predictions of the stored latency model are multiplied now.
+def scale_of(report: DriftReport, made_at: datetime) -> Scale | None:
+    """By what predictions of a model that was made then are multiplied now.
 
-    None where the device is as it was when that model was made, and where its shape changed: then
-    there is no such number, and `drift_of` says so.
+    None where the device is as it was then, and where its shape changed: then there is no such
+    number, and the report says so.
     """
-    report = drift_of(store, device, setting)
     if report.drift is None or report.verdict == "reshaped":
         return None
-    model = store.cost_models.latest(device.id, setting.target(_LATENCY))
-    began = 0.0 if model is None else report.log_level_at(model.created_at)
     state = report.drift.common.state
-    level = state.level - began
+    level = state.level - report.log_level_at(made_at)
     if level == 0:
         return None
     return Scale(
-        device.name,
+        report.device,
         math.exp(level),
         (math.exp(level - state.half_width), math.exp(level + state.half_width)),
         report.rounds[state.start].at,
@@ -311,10 +311,21 @@ class CalibrationWatch:
         self._report: DriftReport | None = None
         self._gave_up = False
 
+    @property
+    def references_left(self) -> int:
+        """How many measurements of sentinels are still to come, if none of them is rejected."""
+        if self._gave_up or self._has_references:
+            return 0
+        return len(KINDS) * (REFERENCE_ROUNDS - 1)
+
+    @property
+    def _has_references(self) -> bool:
+        known = References.of(self.store, self.device, self.setting)
+        return known is not None and known.token == self.token
+
     def after_batch(self, rows: Sequence[Row], model: LatencyModel) -> bool:
         """Measure what is due; returns whether latencies of `rows` are others now."""
-        known = References.of(self.store, self.device, self.setting)
-        if known is None or known.token != self.token:
+        if not self._has_references:
             self._measure_references(rows, model)
             return False
         before = [self.latency_of(row.measurement) for row in rows]

@@ -86,10 +86,14 @@ def fit_energy(calibration: Calibration) -> EnergyFit:
     places = [index for index, row in enumerate(calibration.rows) if row.name in usable]
     rows = tuple(calibration.rows[index] for index in places)
     energies = [usable[row.name] for row in rows]
-    features = calibration.latency.measured_rows[places]
-    watts = np.array([one.power_watts - one.idle_watts for one in energies])
-    joules = np.array([one.net_joules for one in energies])
     latency = calibration.latency
+    features = latency.measured_rows[places]
+    watts = np.array([one.power_watts - one.idle_watts for one in energies])
+    # The model may have been fitted on latencies of another state of the device than they were
+    # measured in: energy goes with them.
+    measured = np.array([row.measurement.latency_seconds for row in rows])
+    slower = latency.measured_values[places] / measured
+    joules = slower * np.array([one.net_joules for one in energies])
     power = PowerModel(latency, latency.level)
     return EnergyFit(
         source=energies[0].source,

@@ -51,9 +51,9 @@ class Explanation:
 def explain(model: NonNegativeModel, graph: KernelGraph, total_seconds: float) -> Explanation:
     """Take a predicted latency apart; `total_seconds` is what `Predictor.predict` gave."""
     constant = np.array([unit == "run" for _, unit in model.columns])
-    whole = _contributions(model, model.features([graph])[0])
-    each = _kernel_rows(model, graph)
-    seconds = [float(_contributions(model, row)[~constant].sum()) for row in each]
+    rates = np.array(list(model.coefficients.values()))
+    (whole,) = model.features([graph]) * rates
+    seconds = (_kernel_rows(model, graph) * rates)[:, ~constant].sum(axis=1).tolist()
     constant_seconds = float(whole[constant].sum())
     rest = float(whole[~constant].sum()) - sum(seconds)
     return Explanation(
@@ -95,11 +95,6 @@ def flagged_operators(
 def _kernel_rows(model: NonNegativeModel, graph: KernelGraph) -> FloatArray:
     """The features of every kernel as a network of its own."""
     return model.features([KernelGraph((_alone(kernel),), 0) for kernel in graph.kernels])
-
-
-def _contributions(model: NonNegativeModel, row: FloatArray) -> FloatArray:
-    added: FloatArray = row * np.array(list(model.coefficients.values()))
-    return added
 
 
 def _alone(kernel: Kernel) -> Kernel:

@@ -73,8 +73,8 @@ class Measurer:
         return all(is_answered(device.id, self._spec(self._run(one)), purpose) for one in specimens)
 
     def _run(self, specimen: Specimen) -> ModelRun:
-        blob = self.store.blobs.put(specimen.onnx())
-        return ModelRun(blob.sha256, blob.size_bytes, self.setting.runtime, self.setting.threads)
+        blob = self.store.blobs.put(specimen.model_bytes())
+        return ModelRun(blob.sha256, blob.size_bytes, specimen.form, self.setting.threads)
 
     def _spec(self, run: ModelRun) -> MeasureSpec:
         manner = self.manner

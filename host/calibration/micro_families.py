@@ -1,27 +1,37 @@
 """The families of synthetic networks, each in the sizes that real networks have."""
 
-from collections.abc import Callable, Iterator
-from itertools import chain
-
-import numpy as np
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain as joined
 
 from host.calibration.micro_blocks import (
     gated_block,
     inverted_residual,
     residual_block,
-    resized,
-    shuffled,
     transformer_block,
     wide_block,
 )
-from host.calibration.onnx_writer import ModelWriter, Tensor
+from host.calibration.model_writer import Function, ModelWriter, PoolKind, Recurrence, Tensor
+from host.calibration.recipes import (
+    Build,
+    Recipe,
+    Step,
+    chain,
+    conv,
+    depthwise,
+    image,
+    in_turn,
+    rows,
+    signal,
+)
+from host.calibration.specimens import FORMS, Form
 
-Named = tuple[str, Callable[[ModelWriter], Tensor]]
+_ONNX_ALONE: tuple[Form, ...] = ("onnx",)
 
 
-def families() -> Iterator[Named]:
-    """Name and recipe of every network."""
-    return chain(
+def families() -> Iterator[Recipe]:
+    """Every network."""
+    return joined(
         _convolutions(),
         _pointwise(),
         _depthwise(),
@@ -40,21 +50,7 @@ def families() -> Iterator[Named]:
     )
 
 
-def _repeat(
-    shape: tuple[int, ...], count: int, step: Callable[[ModelWriter, Tensor], Tensor]
-) -> Callable[[ModelWriter], Tensor]:
-    """A chain of `count` equal steps on an input of that shape."""
-
-    def build(writer: ModelWriter) -> Tensor:
-        x = writer.input(*shape)
-        for _ in range(count):
-            x = step(writer, x)
-        return x
-
-    return build
-
-
-def _convolutions() -> Iterator[Named]:
+def _convolutions() -> Iterator[Recipe]:
     for channels, size, kernel, count in (
         (8, 112, 3, 4),
         (16, 112, 3, 3),
@@ -73,42 +69,34 @@ def _convolutions() -> Iterator[Named]:
         (8, 56, 7, 3),
         (24, 28, 7, 3),
     ):
-        yield (
+        yield Recipe(
             f"conv {kernel}x{kernel} {channels} channels at {size}, {count} times",
-            _repeat(
-                (1, channels, size, size),
-                count,
-                lambda w, x, c=channels, k=kernel: w.conv(x, c, k),  # type: ignore[misc]
-            ),
+            chain(image(channels, size), count, conv(channels, kernel)),
         )
     for channels, size, count in ((8, 112, 4), (16, 112, 4), (32, 56, 3), (64, 28, 2)):
-        yield (
+        yield Recipe(
             f"conv strided from {channels} channels at {size}, {count} times",
-            _repeat(
-                (1, channels, size, size), count, lambda w, x: w.conv(x, 2 * x.shape[1], stride=2)
-            ),
+            chain(image(channels, size), count, _halved_and_widened),
         )
     for size in (96, 224):
-        yield f"conv stem at {size}", _stem(size)
-    yield (
+        yield Recipe(f"conv stem at {size}", partial(_stem, size=size))
+    yield Recipe(
         "conv 1x7 and 7x1, 64 channels at 14",
-        _repeat((1, 64, 14, 14), 2, lambda w, x: w.conv(w.conv(x, 64, (1, 7)), 64, (7, 1))),
+        chain(image(64, 14), 2, in_turn(conv(64, (1, 7)), conv(64, (7, 1)))),
     )
-    yield (
-        "conv dilated 32 channels at 28",
-        _repeat((1, 32, 28, 28), 3, lambda w, x: w.conv(x, 32, dilation=2)),
-    )
+    yield Recipe("conv dilated 32 channels at 28", chain(image(32, 28), 3, conv(32, 3, dilation=2)))
 
 
-def _stem(size: int) -> Callable[[ModelWriter], Tensor]:
-    def build(w: ModelWriter) -> Tensor:
-        x = w.conv(w.input(1, 3, size, size), 32, 7, stride=2)
-        return w.conv(w.pool(x, stride=2), 32, 3, stride=2)
-
-    return build
+def _halved_and_widened(w: ModelWriter, x: Tensor) -> Tensor:
+    return w.conv(x, 2 * w.channels(x), stride=2)
 
 
-def _pointwise() -> Iterator[Named]:
+def _stem(w: ModelWriter, size: int) -> Tensor:
+    x = w.conv(w.image(3, size, size), 32, 7, stride=2)
+    return w.conv(w.pool(x, stride=2), 32, 3, stride=2)
+
+
+def _pointwise() -> Iterator[Recipe]:
     for channels, size, count in (
         (16, 112, 4),
         (24, 56, 6),
@@ -121,28 +109,19 @@ def _pointwise() -> Iterator[Named]:
         (1024, 7, 2),
         (1024, 1, 2),
     ):
-        yield (
+        yield Recipe(
             f"pointwise {channels} channels at {size}, {count} times",
-            _repeat(
-                (1, channels, size, size),
-                count,
-                lambda w, x, c=channels: w.conv(x, c, 1),  # type: ignore[misc]
-            ),
+            chain(image(channels, size), count, conv(channels, 1)),
         )
     for channels, size, count in ((16, 56, 3), (32, 28, 3), (96, 14, 3), (160, 7, 3)):
-        yield (
+        wide, narrow = conv(6 * channels, 1, activation=None), conv(channels, 1, activation=None)
+        yield Recipe(
             f"pointwise from {channels} to six times as many at {size}, {count} times",
-            _repeat(
-                (1, channels, size, size),
-                count,
-                lambda w, x: w.conv(
-                    w.conv(x, 6 * x.shape[1], 1, activation=None), x.shape[1], 1, activation=None
-                ),
-            ),
+            chain(image(channels, size), count, in_turn(wide, narrow)),
         )
 
 
-def _depthwise() -> Iterator[Named]:
+def _depthwise() -> Iterator[Recipe]:
     for channels, size, kernel, count in (
         (16, 112, 3, 5),
         (32, 112, 3, 4),
@@ -157,21 +136,16 @@ def _depthwise() -> Iterator[Named]:
         (96, 28, 7, 3),
         (384, 14, 7, 3),
     ):
-        yield (
+        yield Recipe(
             f"depthwise {kernel}x{kernel} {channels} channels at {size}, {count} times",
-            _repeat(
-                (1, channels, size, size),
-                count,
-                lambda w, x, k=kernel: w.depthwise(x, k),  # type: ignore[misc]
-            ),
+            chain(image(channels, size), count, depthwise(kernel)),
         )
-    yield (
-        "depthwise strided 96 channels at 112",
-        _repeat((1, 96, 112, 112), 4, lambda w, x: w.depthwise(x, 3, stride=2)),
+    yield Recipe(
+        "depthwise strided 96 channels at 112", chain(image(96, 112), 4, depthwise(3, stride=2))
     )
 
 
-def _grouped() -> Iterator[Named]:
+def _grouped() -> Iterator[Recipe]:
     for channels, size, groups, count in (
         (32, 56, 2, 3),
         (64, 56, 4, 3),
@@ -181,23 +155,17 @@ def _grouped() -> Iterator[Named]:
         (256, 14, 32, 4),
         (512, 7, 32, 4),
     ):
-        yield (
+        yield Recipe(
             f"grouped 3x3 {channels} channels in {groups} groups at {size}, {count} times",
-            _repeat(
-                (1, channels, size, size),
-                count,
-                lambda w, x, g=groups: w.conv(x, x.shape[1], groups=g),  # type: ignore[misc]
-            ),
+            chain(image(channels, size), count, conv(channels, groups=groups)),
         )
-    yield (
+    yield Recipe(
         "grouped 1x1 240 channels in 3 groups, shuffled, at 28",
-        _repeat(
-            (1, 240, 28, 28), 4, lambda w, x: shuffled(w, w.conv(x, x.shape[1], 1, groups=3), 3)
-        ),
+        chain(image(240, 28), 4, lambda w, x: w.shuffle(w.conv(x, 240, 1, groups=3), 3)),
     )
 
 
-def _one_dimensional() -> Iterator[Named]:
+def _one_dimensional() -> Iterator[Recipe]:
     for channels, length, kernel, count in (
         (8, 4096, 5, 4),
         (16, 1024, 9, 4),
@@ -206,57 +174,47 @@ def _one_dimensional() -> Iterator[Named]:
         (128, 128, 3, 5),
         (256, 32, 3, 4),
     ):
-        yield (
+        yield Recipe(
             f"conv 1-D of {kernel}, {channels} channels at {length}, {count} times",
-            _repeat(
-                (1, channels, length),
-                count,
-                lambda w, x, k=kernel: w.conv(x, x.shape[1], k),  # type: ignore[misc]
-            ),
+            chain(signal(channels, length), count, conv(channels, kernel)),
         )
     for channels, length, kernel in ((64, 512, 9), (128, 256, 31)):
-        yield (
+        yield Recipe(
             f"depthwise 1-D of {kernel}, {channels} channels at {length}",
-            _repeat(
-                (1, channels, length),
-                5,
-                lambda w, x, k=kernel: w.depthwise(x, k),  # type: ignore[misc]
-            ),
+            chain(signal(channels, length), 5, depthwise(kernel)),
         )
-    yield (
-        "pointwise 1-D 96 channels at 512",
-        _repeat((1, 96, 512), 4, lambda w, x: w.conv(x, x.shape[1], 1)),
-    )
+    yield Recipe("pointwise 1-D 96 channels at 512", chain(signal(96, 512), 4, conv(96, 1)))
 
 
-def _dense() -> Iterator[Named]:
+def _dense() -> Iterator[Recipe]:
     for width, count in ((64, 8), (128, 8), (256, 6), (512, 5), (1024, 2), (1536, 1)):
-        yield (
-            f"gemm {width} wide, {count} times",
-            _repeat((1, width), count, lambda w, x: w.dense(x, x.shape[1])),
-        )
-    yield "gemm autoencoder of 640", _autoencoder
-    for rows, width, count in (
+        yield Recipe(f"gemm {width} wide, {count} times", chain(rows(1, width), count, _square))
+    yield Recipe("gemm autoencoder of 640", _autoencoder)
+    for length, width, count in (
         (16, 64, 6),
         (16, 256, 4),
         (64, 128, 5),
         (196, 192, 3),
         (64, 512, 3),
     ):
-        yield (
-            f"gemm {rows} rows of {width}, {count} times",
-            _repeat((1, rows, width), count, lambda w, x: w.dense(x, x.shape[2])),
+        yield Recipe(
+            f"gemm {length} rows of {width}, {count} times",
+            chain(rows(1, length, width), count, _square),
         )
 
 
+def _square(w: ModelWriter, x: Tensor) -> Tensor:
+    return w.dense(x, x.shape[-1])
+
+
 def _autoencoder(w: ModelWriter) -> Tensor:
-    x = w.input(1, 640)
+    x = w.rows(1, 640)
     for width in (128, 128, 128, 8, 128, 128, 128):
         x = w.dense(x, width)
     return w.dense(x, 640, activation=None)
 
 
-def _attention() -> Iterator[Named]:
+def _attention() -> Iterator[Recipe]:
     for length, width, heads, count in (
         (16, 64, 4, 3),
         (49, 128, 4, 2),
@@ -265,169 +223,162 @@ def _attention() -> Iterator[Named]:
         (196, 192, 3, 1),
         (256, 64, 2, 2),
     ):
-        yield (
+        yield Recipe(
             f"transformer {length} tokens of {width}, {heads} heads, {count} times",
-            _repeat(
-                (1, length, width),
-                count,
-                lambda w, x, h=heads: transformer_block(w, x, h),  # type: ignore[misc]
-            ),
+            chain(rows(1, length, width), count, partial(transformer_block, heads=heads)),
         )
     for heads, length, width in ((4, 64, 32), (3, 196, 64), (8, 128, 32), (1, 384, 64)):
-        yield (
+        yield Recipe(
             f"matmul {heads} of {length} by {width}",
-            _repeat((1, heads, length, width), 3, _product_with_itself),
+            chain(rows(1, heads, length, width), 3, _product_with_itself),
         )
 
 
 def _product_with_itself(w: ModelWriter, x: Tensor) -> Tensor:
-    across = w.transpose(x, 0, 1, 3, 2)
-    squared = w.op("MatMul", [x, across], (*x.shape[:3], x.shape[2]))
-    return w.op("MatMul", [w.op("Mul", [squared, w.scalar(1e-3)]), x], x.shape)
+    squared = w.product(x, w.transpose(x, 0, 1, 3, 2))
+    return w.product(w.arithmetic("multiply", squared, 1e-3), x)
 
 
-def _normalisations() -> Iterator[Named]:
+def _normalisations() -> Iterator[Recipe]:
     for shape in ((4, 64, 64), (8, 196, 196), (1, 16, 1000)):
-        yield (
+        yield Recipe(
             f"normalise softmax of {' x '.join(map(str, shape))}",
-            _repeat((1, *shape), 6, lambda w, x: w.op("Softmax", [x], axis=-1)),
+            chain(rows(1, *shape), 6, lambda w, x: w.softmax(x)),
         )
-    for rows, width in ((16, 64), (196, 192), (256, 768)):
-        yield (
-            f"normalise layers of {rows} x {width}",
-            _repeat((1, rows, width), 6, ModelWriter.layer_norm),
+    for length, width in ((16, 64), (196, 192), (256, 768)):
+        yield Recipe(
+            f"normalise layers of {length} x {width}",
+            chain(rows(1, length, width), 6, lambda w, x: w.layer_norm(x)),
         )
     for channels, size in ((32, 56), (64, 28)):
-        yield (
+        yield Recipe(
             f"normalise instances of {channels} channels at {size}",
-            _repeat(
-                (1, channels, size, size),
-                4,
-                lambda w, x: w.op(
-                    "InstanceNormalization", [x, w.weights(x.shape[1]), w.weights(x.shape[1])]
-                ),
-            ),
+            chain(image(channels, size), 4, lambda w, x: w.instance_norm(x)),
         )
 
 
-_SIZES = ((16, 14, 14), (64, 28, 28), (32, 56, 56), (32, 112, 112), (32, 224, 224))
+_SIZES = ((16, 14), (64, 28), (32, 56), (32, 112), (32, 224))
+_FUNCTIONS: tuple[tuple[str, Function], ...] = (
+    ("Sigmoid", "sigmoid"),
+    ("Tanh", "tanh"),
+    ("Erf", "erf"),
+    ("Exp", "exp"),
+    ("HardSwish", "hard_swish"),
+)
 
 
-def _elementwise() -> Iterator[Named]:
-    for channels, height, width in _SIZES:
-        shape = (1, channels, height, width)
-        size = f"{channels} x {height} x {width}"
-        yield f"elementwise sums of {size}", _repeat(shape, 6, _sum_and_relu)
-        if height < 224:
-            yield f"elementwise scaled channels of {size}", _repeat(shape, 6, _scaled_channels)
-    for op in ("Sigmoid", "Tanh", "Erf", "Exp", "HardSwish"):
-        for channels, height, width in ((64, 28, 28), (32, 112, 112)):
-            yield (
-                f"transcendental {op} of {channels} x {height} x {width}",
-                _repeat(
-                    (1, channels, height, width),
-                    4,
-                    lambda w, x, o=op: w.op(o, [w.op("Neg", [x])]),  # type: ignore[misc]
-                ),
+def _elementwise() -> Iterator[Recipe]:
+    for channels, size in _SIZES:
+        what = f"{channels} x {size} x {size}"
+        start = image(channels, size)
+        yield Recipe(f"elementwise sums of {what}", chain(start, 6, _sum_and_relu))
+        if size < 224:
+            yield Recipe(
+                f"elementwise scaled channels of {what}",
+                chain(start, 6, lambda w, x: w.scale_channels(x, 0.9)),
             )
-    yield (
-        "transcendental GELU of 196 x 768",
-        _repeat((1, 196, 768), 4, lambda w, x: w.gelu(x)),
+    for name, function in _FUNCTIONS:
+        for channels, size in ((64, 28), (32, 112)):
+            yield Recipe(
+                f"transcendental {name} of {channels} x {size} x {size}",
+                chain(image(channels, size), 4, _of_the_negative(function)),
+                _ONNX_ALONE if function == "erf" else FORMS,
+            )
+    yield Recipe(
+        "transcendental GELU of 196 x 768", chain(rows(1, 196, 768), 4, lambda w, x: w.gelu(x))
     )
-    yield (
-        "transcendental SiLU of 64 x 56 x 56",
-        _repeat((1, 64, 56, 56), 4, lambda w, x: w.op("Mul", [x, w.op("Sigmoid", [x])])),
-    )
+    yield Recipe("transcendental SiLU of 64 x 56 x 56", chain(image(64, 56), 4, _silu))
 
 
 def _sum_and_relu(w: ModelWriter, x: Tensor) -> Tensor:
-    return w.op("Add", [w.op("Relu", [x]), x])
+    return w.add(w.apply("relu", x), x)
 
 
-def _scaled_channels(w: ModelWriter, x: Tensor) -> Tensor:
-    scale = w.constant(np.full((1, x.shape[1], 1, 1), 0.9, np.float32))
-    return w.op("Relu", [w.op("Mul", [x, scale])])
+def _of_the_negative(function: Function) -> Step:
+    return lambda w, x: w.apply(function, w.apply("negative", x))
 
 
-def _pooling() -> Iterator[Named]:
-    for kind, kernel, channels, size in (
-        ("MaxPool", 3, 16, 112),
-        ("MaxPool", 3, 64, 56),
-        ("MaxPool", 5, 128, 14),
-        ("AveragePool", 3, 64, 28),
-        ("AveragePool", 3, 32, 112),
-    ):
-        yield (
-            f"pool {kind} {kernel}x{kernel} {channels} channels at {size}",
-            _repeat(
-                (1, channels, size, size),
-                4,
-                lambda w, x, o=kind, k=kernel: w.pool(x, o, k),  # type: ignore[misc]
-            ),
+def _silu(w: ModelWriter, x: Tensor) -> Tensor:
+    return w.arithmetic("multiply", x, w.apply("sigmoid", x))
+
+
+_POOLS: tuple[tuple[str, PoolKind, int, int, int], ...] = (
+    ("MaxPool", "maximum", 3, 16, 112),
+    ("MaxPool", "maximum", 3, 64, 56),
+    ("MaxPool", "maximum", 5, 128, 14),
+    ("AveragePool", "average", 3, 64, 28),
+    ("AveragePool", "average", 3, 32, 112),
+)
+
+
+def _pooling() -> Iterator[Recipe]:
+    for name, kind, window, channels, size in _POOLS:
+        yield Recipe(
+            f"pool {name} {window}x{window} {channels} channels at {size}",
+            chain(image(channels, size), 4, _pooled(kind, window)),
         )
-    yield (
+    yield Recipe(
         "pool MaxPool halving 32 channels at 112",
-        _repeat((1, 32, 112, 112), 4, lambda w, x: w.pool(x, "MaxPool", 3, 2)),
+        chain(image(32, 112), 4, lambda w, x: w.pool(x, "maximum", 3, 2)),
     )
     for channels, size in ((64, 7), (64, 56), (16, 112), (256, 14)):
-        yield (
-            f"reduce {channels} channels at {size}",
-            _repeat((1, channels, size, size), 4, lambda w, x: w.op("Mul", [x, w.global_pool(x)])),
+        yield Recipe(
+            f"reduce {channels} channels at {size}", chain(image(channels, size), 4, _gated_by_mean)
         )
-    for rows, width in ((196, 192), (1024, 64)):
-        yield (
-            f"reduce rows of {rows} x {width}",
-            _repeat((1, rows, width), 4, _without_mean),
+    for length, width in ((196, 192), (1024, 64)):
+        yield Recipe(
+            f"reduce rows of {length} x {width}", chain(rows(1, length, width), 4, _without_mean)
         )
+
+
+def _pooled(kind: PoolKind, window: int) -> Step:
+    return lambda w, x: w.pool(x, kind, window)
+
+
+def _gated_by_mean(w: ModelWriter, x: Tensor) -> Tensor:
+    return w.arithmetic("multiply", x, w.global_pool(x))
 
 
 def _without_mean(w: ModelWriter, x: Tensor) -> Tensor:
-    mean = w.op("ReduceMean", [x], (*x.shape[:-1], 1), axes=[-1], keepdims=1)
-    return w.op("Sub", [x, mean])
+    return w.arithmetic("subtract", x, w.mean(x))
 
 
-def _moves() -> Iterator[Named]:
+def _moves() -> Iterator[Recipe]:
     for size in (28, 64, 96):
-        yield (
+        yield Recipe(
             f"move transposed {size} x {size} x {size}",
-            _repeat(
-                (1, size, size, size),
-                3,
-                lambda w, x: w.op("Add", [x, w.transpose(x, 0, 3, 1, 2)]),
-            ),
+            chain(rows(1, size, size, size), 3, lambda w, x: w.add(x, w.transpose(x, 0, 3, 1, 2))),
         )
     for channels, size in ((16, 112), (64, 56), (64, 14)):
-        shape = (1, channels, size, size)
         what = f"{channels} channels at {size}"
-        yield f"move joined and cut {what}", _repeat(shape, 4, _joined_and_cut)
-        yield f"move padded and cut {what}", _repeat(shape, 4, _padded_and_cut)
-    for kind in ("nearest", "linear"):
-        yield (
-            f"move resized ({kind}) 32 channels at 28",
-            _repeat((1, 32, 28, 28), 2, lambda w, x, k=kind: resized(w, x, k)),  # type: ignore[misc]
+        yield Recipe(
+            f"move joined and cut {what}", chain(image(channels, size), 4, _joined_and_cut)
         )
+        yield Recipe(
+            f"move padded and cut {what}",
+            chain(image(channels, size), 4, partial(_padded_and_cut, size=size)),
+        )
+    yield Recipe(
+        "move resized (nearest) 32 channels at 28",
+        chain(image(32, 28), 2, lambda w, x: w.enlarge(x, "nearest")),
+    )
+    yield Recipe(
+        "move resized (linear) 32 channels at 28",
+        chain(image(32, 28), 2, lambda w, x: w.enlarge(x, "linear")),
+    )
 
 
 def _joined_and_cut(w: ModelWriter, x: Tensor) -> Tensor:
-    return _cut(w, w.concat([w.op("Neg", [x]), x]), 1, x.shape[1] // 2, x.shape)
+    channels = w.channels(x)
+    return w.cut(w.concat([w.apply("negative", x), x]), "channels", channels // 2, channels)
 
 
-def _padded_and_cut(w: ModelWriter, x: Tensor) -> Tensor:
-    batch, channels, height, width = x.shape
-    padded = w.op(
-        "Pad", [x, w.sizes(0, 0, 2, 2, 0, 0, 2, 2)], (batch, channels, height + 4, width + 4)
-    )
-    lower = _cut(w, padded, 2, 4, (batch, channels, height, width + 4))
-    return _cut(w, lower, 3, 4, x.shape)
+def _padded_and_cut(w: ModelWriter, x: Tensor, size: int) -> Tensor:
+    return w.cut(w.cut(w.pad(x, 2), "height", 4, size), "width", 4, size)
 
 
-def _cut(w: ModelWriter, x: Tensor, axis: int, start: int, shape: tuple[int, ...]) -> Tensor:
-    bounds = [w.sizes(start), w.sizes(start + shape[axis]), w.sizes(axis)]
-    return w.op("Slice", [x, *bounds], shape)
-
-
-def _recurrent() -> Iterator[Named]:
-    for op, steps, inside, hidden in (
+def _recurrent() -> Iterator[Recipe]:
+    made: tuple[tuple[Recurrence, int, int, int], ...] = (
         ("LSTM", 16, 32, 64),
         ("LSTM", 64, 64, 128),
         ("LSTM", 128, 16, 32),
@@ -435,35 +386,20 @@ def _recurrent() -> Iterator[Named]:
         ("GRU", 32, 32, 64),
         ("GRU", 64, 64, 128),
         ("GRU", 256, 8, 48),
-    ):
-        yield (
-            f"recurrent {op} of {hidden}, {steps} steps of {inside}, twice",
-            _recurrent_layers(op, steps, inside, hidden),
+    )
+    for kind, steps, inside, hidden in made:
+        yield Recipe(
+            f"recurrent {kind} of {hidden}, {steps} steps of {inside}, twice",
+            _recurrent_layers(kind, steps, inside, hidden),
+            _ONNX_ALONE if kind == "GRU" else FORMS,
         )
 
 
-def _recurrent_layers(
-    op: str, steps: int, inside: int, hidden: int
-) -> Callable[[ModelWriter], Tensor]:
-    gates = {"LSTM": 4, "GRU": 3}[op]
-
-    def build(w: ModelWriter) -> Tensor:
-        x = w.input(steps, 1, inside)
-        for _ in range(2):
-            fan_in = x.shape[2]
-            weights = (
-                w.weights(1, gates * hidden, fan_in, fan_in=fan_in),
-                w.weights(1, gates * hidden, hidden, fan_in=hidden),
-                w.weights(1, 2 * gates * hidden),
-            )
-            made = w.op(op, [x, *weights], (steps, 1, 1, hidden), hidden_size=hidden)
-            x = w.op("Squeeze", [made, w.sizes(1)], (steps, 1, hidden))
-        return x
-
-    return build
+def _recurrent_layers(kind: Recurrence, steps: int, inside: int, hidden: int) -> Build:
+    return chain(lambda w: w.sequence(steps, inside), 2, lambda w, x: w.recurrent(x, kind, hidden))
 
 
-def _integer() -> Iterator[Named]:
+def _integer() -> Iterator[Recipe]:
     for channels, size, kernel, groups, count in (
         (16, 56, 3, 1, 4),
         (64, 28, 3, 1, 4),
@@ -475,119 +411,73 @@ def _integer() -> Iterator[Named]:
         (384, 14, 3, 384, 5),
     ):
         kind = "depthwise" if groups > 1 else "pointwise" if kernel == 1 else "conv"
-        yield (
+        yield Recipe(
             f"int8 {kind} {kernel}x{kernel} {channels} channels at {size}, {count} times",
-            _integer_convolutions((1, channels, size, size), kernel, groups, count),
+            chain(_quantised(image(channels, size)), count, _integer_conv(kernel, groups)),
         )
-    for rows, width, count in ((1, 512, 5), (1, 1024, 3), (64, 256, 4)):
-        yield f"int8 gemm {rows} rows of {width}, {count} times", _integer_dense(rows, width, count)
+    for length, width, count in ((1, 512, 5), (1, 1024, 3), (64, 256, 4)):
+        yield Recipe(
+            f"int8 gemm {length} rows of {width}, {count} times",
+            chain(_quantised(rows(length, width)), count, lambda w, x: w.integer_dense(x)),
+        )
 
 
-_ZERO_POINT = np.array(128, np.uint8)
+def _quantised(start: Build) -> Build:
+    return lambda w: w.quantise(start(w))
 
 
-def _quantised(w: ModelWriter, x: Tensor, scale: str, zero: str) -> Tensor:
-    return w.op("DequantizeLinear", [w.op("QuantizeLinear", [x, scale, zero]), scale, zero])
+def _integer_conv(kernel: int, groups: int) -> Step:
+    return lambda w, x: w.integer_conv(x, kernel, groups)
 
 
-def _integer_weights(w: ModelWriter, shape: tuple[int, ...], fan_in: int) -> Tensor:
-    scale = w.scalar(1 / (37 * fan_in**0.5))  # uniform in -63..63 has a deviation of 37
-    zero = w.constant(np.array(0, np.int8))
-    return w.op("DequantizeLinear", [w.integer_weights(*shape), scale, zero], shape)
-
-
-def _integer_convolutions(
-    shape: tuple[int, int, int, int], kernel: int, groups: int, count: int
-) -> Callable[[ModelWriter], Tensor]:
-    def build(w: ModelWriter) -> Tensor:
-        scale, zero = w.scalar(0.05), w.constant(_ZERO_POINT)
-        channels = shape[1]
-        fan_in = channels // groups
-        x = _quantised(w, w.input(*shape), scale, zero)
-        for _ in range(count):
-            weights = _integer_weights(
-                w, (channels, fan_in, kernel, kernel), fan_in * kernel * kernel
-            )
-            made = w.op(
-                "Conv",
-                [x, weights],
-                kernel_shape=[kernel] * 2,
-                pads=[kernel // 2] * 4,
-                group=groups,
-            )
-            x = _quantised(w, w.op("Relu", [made]), scale, zero)
-        return x
-
-    return build
-
-
-def _integer_dense(rows: int, width: int, count: int) -> Callable[[ModelWriter], Tensor]:
-    def build(w: ModelWriter) -> Tensor:
-        scale, zero = w.scalar(0.05), w.constant(_ZERO_POINT)
-        x = _quantised(w, w.input(rows, width), scale, zero)
-        for _ in range(count):
-            weights = _integer_weights(w, (width, width), width)
-            x = _quantised(w, w.op("MatMul", [x, weights]), scale, zero)
-        return x
-
-    return build
-
-
-def _tiny() -> Iterator[Named]:
+def _tiny() -> Iterator[Recipe]:
+    small = image(8, 4)
     for count in (30, 120):
-        yield f"tiny sums, {count} times", _repeat((1, 8, 4, 4), count, _sum_and_relu)
-    yield "tiny gemm, 60 times", _repeat((1, 8), 60, lambda w, x: w.dense(x, 8))
-    yield "tiny conv, 60 times", _repeat((1, 8, 4, 4), 60, lambda w, x: w.conv(x, 8))
-    yield "tiny pointwise, 60 times", _repeat((1, 8, 4, 4), 60, lambda w, x: w.conv(x, 8, 1))
-    yield "tiny moves, 30 times", _repeat((1, 8, 4, 4), 30, _joined_and_cut)
-    yield (
+        yield Recipe(f"tiny sums, {count} times", chain(small, count, _sum_and_relu))
+    yield Recipe("tiny gemm, 60 times", chain(rows(1, 8), 60, _square))
+    yield Recipe("tiny conv, 60 times", chain(small, 60, conv(8)))
+    yield Recipe("tiny pointwise, 60 times", chain(small, 60, conv(8, 1)))
+    yield Recipe("tiny moves, 30 times", chain(small, 30, _joined_and_cut))
+    yield Recipe(
         "tiny transformer, 6 times",
-        _repeat((1, 8, 16), 6, lambda w, x: transformer_block(w, x, 2)),
+        chain(rows(1, 8, 16), 6, partial(transformer_block, heads=2)),
     )
 
 
-def _mixed() -> Iterator[Named]:
+def _mixed() -> Iterator[Recipe]:
     for channels, size, kernel in ((16, 56, 3), (24, 28, 5), (40, 28, 3), (80, 14, 5)):
-        yield (
+        yield Recipe(
             f"mixed inverted residuals {kernel}x{kernel} of {channels} channels at {size}",
-            _repeat(
-                (1, channels, size, size),
-                3,
-                lambda w, x, k=kernel: inverted_residual(w, x, k),  # type: ignore[misc]
-            ),
+            chain(image(channels, size), 3, partial(inverted_residual, kernel=kernel)),
         )
     for channels, size in ((16, 56), (32, 28), (64, 14), (128, 7)):
-        shape = (1, channels, size, size)
+        start = image(channels, size)
         what = f"{channels} channels at {size}"
-        yield f"mixed residual blocks of {what}", _repeat(shape, 2, residual_block)
-        yield f"mixed gated blocks of {what}", _repeat(shape, 3, gated_block)
-        yield f"mixed wide blocks with norm of {what}", _repeat(shape, 2, wide_block)
-    yield "mixed dense blocks of 32 channels at 28", _dense_blocks
-    yield "mixed hourglass of 16 channels at 64", _hourglass
+        yield Recipe(f"mixed residual blocks of {what}", chain(start, 2, residual_block))
+        yield Recipe(f"mixed gated blocks of {what}", chain(start, 3, gated_block))
+        yield Recipe(f"mixed wide blocks with norm of {what}", chain(start, 2, wide_block))
+    yield Recipe(
+        "mixed dense blocks of 32 channels at 28", chain(image(32, 28), 4, _densely_joined)
+    )
+    yield Recipe("mixed hourglass of 16 channels at 64", _hourglass)
     for size in (32, 96):
-        yield f"mixed small classifier at {size}", _classifier(size)
+        yield Recipe(f"mixed small classifier at {size}", partial(_classifier, size=size))
 
 
-def _dense_blocks(w: ModelWriter) -> Tensor:
-    x = w.input(1, 32, 28, 28)
-    for _ in range(4):
-        x = w.concat([x, w.conv(w.conv(x, 64, 1), 16)])
-    return x
+def _densely_joined(w: ModelWriter, x: Tensor) -> Tensor:
+    return w.concat([x, w.conv(w.conv(x, 64, 1), 16)])
 
 
 def _hourglass(w: ModelWriter) -> Tensor:
-    first = w.conv(w.input(1, 16, 64, 64), 16)
-    second = w.conv(w.pool(first, "MaxPool", 3, 2), 32)
-    third = w.conv(w.pool(second, "MaxPool", 3, 2), 64)
-    up = w.conv(w.concat([resized(w, third, "nearest"), second]), 32)
-    return w.conv(w.concat([resized(w, up, "nearest"), first]), 16)
+    first = w.conv(w.image(16, 64, 64), 16)
+    second = w.conv(w.pool(first, stride=2), 32)
+    third = w.conv(w.pool(second, stride=2), 64)
+    up = w.conv(w.concat([w.enlarge(third, "nearest"), second]), 32)
+    return w.conv(w.concat([w.enlarge(up, "nearest"), first]), 16)
 
 
-def _classifier(size: int) -> Callable[[ModelWriter], Tensor]:
-    def build(w: ModelWriter) -> Tensor:
-        x = w.conv(w.input(1, 3, size, size), 16, stride=2)
-        for channels in (32, 64, 128):
-            x = w.conv(w.depthwise(x, stride=2), channels, 1)
-        return w.classify(x)
-
-    return build
+def _classifier(w: ModelWriter, size: int) -> Tensor:
+    x = w.conv(w.image(3, size, size), 16, stride=2)
+    for channels in (32, 64, 128):
+        x = w.conv(w.depthwise(x, stride=2), channels, 1)
+    return w.classify(x)

@@ -8,18 +8,21 @@ networks tell.
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 
 from cost_models.kernels import KernelGraph
 from cost_models.onnx_graph import kernels_from_onnx
+from cost_models.tflite_graph import kernels_from_tflite
 from host.calibration.micro_families import families
 from host.calibration.micro_networks import networks
-from host.calibration.onnx_writer import ModelWriter, Tensor
-from host.calibration.specimens import SpecimenKind
+from host.calibration.onnx_writer import OnnxWriter
+from host.calibration.recipes import Build
+from host.calibration.specimens import Form, SpecimenKind
+from host.calibration.tflite_writer import TfliteWriter
 
-Build = Callable[[ModelWriter], Tensor]
+_WRITERS = {"onnx": OnnxWriter, "tflite": TfliteWriter}
+_READERS = {"onnx": kernels_from_onnx, "tflite": kernels_from_tflite}
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,30 +31,33 @@ class MicroGraph:
 
     name: str
     build: Build
+    form: Form = "onnx"
     kind: SpecimenKind = "micro-graph"
 
-    def onnx(self) -> bytes:
+    def model_bytes(self) -> bytes:
         """The file to measure, at most about 10 MB."""
         return self._written(filled=True)
 
     @cached_property
     def kernels(self) -> KernelGraph:
         """What a device will execute."""
-        return kernels_from_onnx(self._written(filled=False))
+        return _READERS[self.form](self._written(filled=False))
 
     def _written(self, *, filled: bool) -> bytes:
         seed = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:4], "big")
-        writer = ModelWriter(seed, filled=filled)
+        writer = _WRITERS[self.form](seed, filled=filled)
         return writer.finish(self.build(writer))
 
 
 @cache
-def micrographs() -> tuple[MicroGraph, ...]:
-    """All chains; names are unique, also among the small networks."""
-    return tuple(MicroGraph(name, build) for name, build in families())
+def micrographs(form: Form = "onnx") -> tuple[MicroGraph, ...]:
+    """All chains; names are unique, also among the small networks of the format."""
+    return tuple(MicroGraph(one.name, one.build, form) for one in families() if form in one.forms)
 
 
 @cache
-def small_networks() -> tuple[MicroGraph, ...]:
+def small_networks(form: Form = "onnx") -> tuple[MicroGraph, ...]:
     """All whole networks; names are unique."""
-    return tuple(MicroGraph(name, build, "network") for name, build in networks())
+    return tuple(
+        MicroGraph(one.name, one.build, form, "network") for one in networks() if form in one.forms
+    )

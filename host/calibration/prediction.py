@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 from cost_models.base import ModelFormatError, Prediction
@@ -16,12 +17,13 @@ from host.calibration.catalogue import (
     is_current,
     settings_of,
 )
-from host.calibration.drift import Scale, drift_of, scale_of
+from host.calibration.drift import DriftReport, Scale, drift_of, scale_of
 from host.calibration.explanation import flagged_operators
 from host.calibration.setting import Setting
 from host.calibration.stored import Calibrated, load
 from host.device import Device
 from host.errors import UsageError
+from host.measurement import Measurement
 from host.store.store import Store
 
 KINDS: Mapping[Quantity, type[Any]] = {
@@ -31,6 +33,9 @@ KINDS: Mapping[Quantity, type[Any]] = {
     "power_watts": PowerModel,
 }
 """The class of the model of each quantity."""
+
+_OF_TIME: Mapping[Quantity, str] = {"latency_seconds": "latency", "energy_joules": "energy"}
+"""What grows with the time that a device takes, and what people call it."""
 
 _NOT_CALIBRATED = "not calibrated"
 _NO_ENERGY = "no measured energy: calibrate with --energy"
@@ -55,16 +60,15 @@ Forecast = Prediction | Absent
 class Predictor:
     """The cost models of a device in a setting, and why a quantity has none.
 
-    Latency is multiplied by `scale` where the device has become slower or quicker since; `doubt`
-    says that it has changed so that no factor helps.
+    Where the device has become slower or quicker since a model was made, as `drift` says, what
+    grows with time is multiplied by that.
     """
 
     device: Device
     setting: Setting
     models: Mapping[Quantity, Calibrated[Any]]
     absent: Mapping[Quantity, Absent]
-    scale: Scale | None = None
-    doubt: str | None = None
+    drift: DriftReport
 
     @classmethod
     def of(cls, store: Store, device: Device, setting: Setting) -> Self:
@@ -84,8 +88,7 @@ class Predictor:
                 models[quantity] = found
         if not models:
             raise NotCalibratedError(_why_not(store, device, setting, absent))
-        scale = scale_of(store, device, setting)
-        return cls(device, setting, models, absent, scale, _doubt(store, device, setting))
+        return cls(device, setting, models, absent, drift_of(store, device, setting))
 
     def predict(self, graphs: Sequence[KernelGraph]) -> list[dict[Quantity, Forecast]]:
         """For each network every quantity; flags name operators where a prediction has any."""
@@ -107,21 +110,37 @@ class Predictor:
 
     def _scaled(self, quantity: Quantity, prediction: Prediction) -> Prediction:
         """The one place where drift enters a prediction."""
-        if self.scale is None or quantity != "latency_seconds":
-            return prediction
-        return rescaled(prediction, self.scale.ratio, self.scale.interval)
+        scale = self.scales.get(quantity)
+        return prediction if scale is None else rescaled(prediction, scale.ratio, scale.interval)
+
+    @cached_property
+    def scales(self) -> Mapping[Quantity, Scale]:
+        """What predictions are multiplied by, where that is not 1."""
+        return {
+            quantity: scale
+            for quantity in _OF_TIME
+            if (found := self.models.get(quantity)) is not None
+            and (scale := scale_of(self.drift, found.created_at)) is not None
+        }
+
+    def drift_since(self, quantity: Quantity, measurement: Measurement) -> float:
+        """What the quantity that was measured is multiplied by to compare with predictions, which
+        are of the device as it is now.
+        """
+        if quantity not in _OF_TIME or self.drift.verdict == "reshaped":
+            return 1.0
+        return self.drift.to_now(measurement.measured_at)
 
     @property
     def notes(self) -> list[str]:
         """How the device has changed since its models were made."""
-        told = [] if self.scale is None else [self.scale.sentence()]
-        return told if self.doubt is None else [*told, self.doubt]
-
-
-def _doubt(store: Store, device: Device, setting: Setting) -> str | None:
-    """What forbids to trust predictions, and what to do about it."""
-    report = drift_of(store, device, setting)
-    return f"{report.sentence()}: {report.advice()}" if report.verdict == "reshaped" else None
+        together: dict[Scale, list[str]] = {}
+        for quantity, scale in self.scales.items():
+            together.setdefault(scale, []).append(_OF_TIME[quantity])
+        told = [scale.sentence(names) for scale, names in together.items()]
+        if self.drift.verdict == "reshaped":
+            told.append(f"{self.drift.sentence()}: {self.drift.advice()}")
+        return told
 
 
 def _why_not(

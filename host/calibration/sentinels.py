@@ -47,9 +47,12 @@ MIN_SECONDS = 2e-4
 MAX_SECONDS = 0.2
 """Slower ones would make a round long, as long as there are others."""
 TIMEOUT_SECONDS = 300.0
+PLAN = PRESETS["quick"]
+"""How sentinels are measured, however carefully the calibration is."""
 
 _TARGET = "drift-sentinels"
 _PURPOSE = "sentinel"
+_REFERENCE = f"{_PURPOSE} reference"
 _UNITS: Mapping[SentinelKind, str] = {"compute": "mac", "memory": "byte", "overhead": "kernel"}
 _OF_THE_DEVICE = frozenset({"DEVICE_CHANGED", "CLOCK_CHANGED"})
 _OF_THE_HEAT = frozenset({"THROTTLED", "HOT"})
@@ -181,6 +184,16 @@ def token_of(calibration: str) -> str:
     return hashlib.sha256(calibration.encode()).hexdigest()[:12]
 
 
+def is_of_sentinel(job: Job) -> bool:
+    """Whether it measures a sentinel: for a reference, or in a round."""
+    return job.purpose.startswith(f"{_PURPOSE} ")
+
+
+def is_of_round(job: Job) -> bool:
+    """Whether it belongs to a round: no later command asks for the same one."""
+    return is_of_sentinel(job) and not job.purpose.startswith(f"{_REFERENCE} ")
+
+
 def measure_references(
     store: Store,
     device: Device,
@@ -209,7 +222,7 @@ def measure_references(
         missing = [m for m in models if len(counted[m.name]) < REFERENCE_ROUNDS]
         if not missing:
             break
-        purpose = f"{_PURPOSE} reference {token} {number}"
+        purpose = f"{_REFERENCE} {token} {number}"
         jobs = {
             m.name: _submit(store, device, m.name, _run(m.run, setting), purpose, readiness)
             for m in missing
@@ -265,7 +278,7 @@ def rounds_of(
 
 def session_of(store: Store, device: Device, references: References) -> str | None:
     """The session of the agent that measured the references, as far as is known."""
-    asked = store.measurements.asked_for(device.id, f"{_PURPOSE} reference {references.token} ")
+    asked = store.measurements.asked_for(device.id, f"{_REFERENCE} {references.token} ")
     return asked[-1].session_id if asked else None
 
 
@@ -305,7 +318,7 @@ def _submit(
     purpose: str,
     readiness: Readiness | None = None,
 ) -> Job:
-    spec = MeasureSpec(run, PRESETS["quick"], readiness or Readiness(), TIMEOUT_SECONDS)
+    spec = MeasureSpec(run, PLAN, readiness or Readiness(), TIMEOUT_SECONDS)
     return store.jobs.submit(device.id, spec, purpose=purpose, priority=1, label=f"sentinel {name}")
 
 

@@ -2,30 +2,30 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from cost_models.kernels import KernelGraph
 from host.network.graph import Network
-from host.network.kernels import kernels_of
-from host.network.onnx_model import onnx_bytes
-from host.network.weights import random_weights
 from host.spaces.base import Task, sample
 from host.spaces.mobile import Mobile
 
 SpecimenKind = Literal["micro-graph", "network", "candidate", "file"]
+Form = Literal["onnx", "tflite"]
+"""The format of a file, called as the runtime that takes it."""
+FORMS: tuple[Form, ...] = get_args(Form)
 
 _TASK = Task(channels=3, classes=10)
 _MOST_WEIGHT_BYTES = 32_000_000  # so that the slowest link brings it within a minute
 
 
 class Specimen(Protocol):
-    """A network to measure, the same bytes each time."""
+    """A network to measure, in one format, the same bytes each time."""
 
     @property
     def name(self) -> str:
-        """Unique among all specimens."""
+        """Unique among all specimens of its format."""
         ...
 
     @property
@@ -34,11 +34,16 @@ class Specimen(Protocol):
         ...
 
     @property
+    def form(self) -> Form:
+        """The format of its file."""
+        ...
+
+    @property
     def kernels(self) -> KernelGraph:
         """What a device will execute."""
         ...
 
-    def onnx(self) -> bytes:
+    def model_bytes(self) -> bytes:
         """The file to measure."""
         ...
 
@@ -49,6 +54,7 @@ class MobileCandidate:
 
     name: str
     network: Network
+    form: Form = "onnx"
 
     @property
     def kind(self) -> SpecimenKind:
@@ -58,22 +64,39 @@ class MobileCandidate:
     @cached_property
     def kernels(self) -> KernelGraph:
         """What a device will execute."""
+        if self.form == "tflite":
+            from cost_models.tflite_graph import kernels_from_tflite
+            from host.calibration.tflite_network import tflite_bytes
+
+            return kernels_from_tflite(tflite_bytes(self.network, None))
+        from host.network.kernels import kernels_of
+
         return kernels_of(self.network)
 
-    def onnx(self) -> bytes:
+    def model_bytes(self) -> bytes:
         """The file to measure."""
-        seed = int(self.network.key[:8], 16)
-        return onnx_bytes(self.network, random_weights(self.network, seed=seed))
+        from host.network.weights import random_weights
+
+        weights = random_weights(self.network, seed=int(self.network.key[:8], 16))
+        if self.form == "tflite":
+            from host.calibration.tflite_network import tflite_bytes
+
+            return tflite_bytes(self.network, weights)
+        from host.network.onnx_model import onnx_bytes
+
+        return onnx_bytes(self.network, weights)
 
 
-def mobile_candidates(count: int, seed: int) -> tuple[MobileCandidate, ...]:
-    """So many different candidates drawn at random, of at most 32 MB of weights."""
+def mobile_candidates(count: int, seed: int, form: Form = "onnx") -> tuple[MobileCandidate, ...]:
+    """So many different candidates drawn at random, of at most 32 MB of weights; the same ones in
+    every format.
+    """
     space, rng = Mobile(), np.random.default_rng(seed)
     found: dict[str, MobileCandidate] = {}
     while len(found) < count:
         candidate = sample(space, rng)
         network = space.build(candidate, _TASK)
         if 4 * network.parameters <= _MOST_WEIGHT_BYTES:
-            made = MobileCandidate(f"mobile {space.text(candidate)}", network)
+            made = MobileCandidate(f"mobile {space.text(candidate)}", network, form)
             found.setdefault(network.key, made)
     return tuple(found.values())

@@ -18,7 +18,7 @@ from host.calibration.calibration import LeftOut, Row
 from host.calibration.catalogue import Quantity
 from host.calibration.micrographs import micrographs
 from host.calibration.prediction import Absent, Forecast, Predictor
-from host.calibration.specimens import Specimen, mobile_candidates
+from host.calibration.specimens import Form, Specimen, mobile_candidates
 from host.measurement import Measurement
 
 LEAST_TO_JUDGE = 5
@@ -96,23 +96,24 @@ def fresh_specimens(
     seed: int,
     known_sha256: AbstractSet[str],
     is_wanted: Callable[[Specimen], bool] = lambda _: True,
+    form: Form = "onnx",
 ) -> list[Specimen]:
-    """So many networks, half of them synthetic and half of the space 'mobile' as far as there are
-    enough, in an order drawn by `seed`; none of which has one of the hashes.
+    """So many networks in that format, half of them synthetic and half of the space 'mobile' as
+    far as there are enough, in an order drawn by `seed`; none of which has one of the hashes.
 
     Raises TooFewFreshError.
     """
     rng = np.random.default_rng(seed)
-    synthetic = micrographs()
+    synthetic = micrographs(form)
     order = (synthetic[index] for index in rng.permutation(len(synthetic)))
-    candidates = mobile_candidates(max(1, 2 * count), seed + SEED_OFFSET)
+    candidates = mobile_candidates(max(1, 2 * count), seed + SEED_OFFSET, form)
     found: dict[str, Specimen] = {}
     for specimen in _alternating(order, iter(candidates)):
         if len(found) == count:
             break
         if not is_wanted(specimen):
             continue
-        digest = sha256(specimen.onnx()).hexdigest()
+        digest = sha256(specimen.model_bytes()).hexdigest()
         if digest not in known_sha256:
             found.setdefault(digest, specimen)
     if len(found) < count:
@@ -140,15 +141,17 @@ def foretell(predictor: Predictor, specimens: Sequence[Specimen]) -> list[Foreto
 
 
 def checks_of(
+    predictor: Predictor,
     quantity: Quantity,
     foretold: Sequence[Foretold],
     outcomes: Mapping[str, Row | LeftOut],
-    source: str = "",
 ) -> list[Check]:
-    """What was predicted beside what was measured; without those that have not both.
+    """What the predictor said of a quantity that it has a model of, beside what was measured;
+    without those that have not both.
 
-    `source` is what measured the power that a model of power or energy was fitted on.
+    What was measured in another state of the device is brought to the newest, as predictions are.
     """
+    source = predictor.models[quantity].source
     found = []
     for one in foretold:
         forecast, outcome = one.forecasts[quantity], outcomes[one.specimen.name]
@@ -156,7 +159,8 @@ def checks_of(
             continue
         measured = measured_value(outcome.measurement, quantity, source)
         if measured is not None:
-            found.append(Check(one.specimen.name, forecast, measured))
+            now = measured * predictor.drift_since(quantity, outcome.measurement)
+            found.append(Check(one.specimen.name, forecast, now))
     return found
 
 

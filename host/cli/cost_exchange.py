@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from host.cli.calibrating import NameArgument, RuntimeOption
 from host.cli.console import local, note
 from host.cli.measure import ThreadsOption
-from host.cli.models import RuntimeName
 from host.cli.workspace import WorkspaceOption, opened
 from host.errors import UsageError
 
 if TYPE_CHECKING:
     from host.calibration.exchange import Package
-
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the device.")]
-RuntimeOption = Annotated[RuntimeName, typer.Option(help="Which runtime's models.")]
 
 
 class CostFileError(UsageError):

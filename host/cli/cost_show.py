@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from host.cli.calibrating import NameArgument, check_picture, write_picture
 from host.cli.console import note, print_json, table_console
-from host.cli.cost_exchange import NameArgument
-from host.cli.measure import RuntimeOption
-from host.cli.pictures import LanguageOption, PictureOption, require_picture
+from host.cli.models import RuntimeName
+from host.cli.pictures import LanguageOption, PictureOption
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
 
 if TYPE_CHECKING:
     from host.calibration.prediction import Predictor
     from host.calibration.setting import Setting
-    from host.cli.models import RuntimeName
     from host.device import Device
     from host.report.measurement_texts import Language
     from host.store import Store
@@ -23,7 +22,10 @@ if TYPE_CHECKING:
 def show(
     name: NameArgument,
     *,
-    runtime: RuntimeOption = None,
+    runtime: Annotated[
+        RuntimeName | None,
+        typer.Option(help="Which of the device's runtimes.", show_default="all"),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, max=1024, help="Threads of the runtime.", show_default="all"),
@@ -38,8 +40,7 @@ def show(
     Lists all settings; of one setting, alone or chosen by --runtime and --threads, also the rates.
     --output draws what was predicted against what was measured.
     """
-    if output is not None:
-        require_picture(output)
+    check_picture(output)
     with opened(workspace) as (_, store):
         device = store.devices.by_name(name)
         predictors = _predictors(store, device, runtime, threads)
@@ -48,12 +49,19 @@ def show(
 
         print_json([models_record(predictor) for predictor in predictors])
     elif not predictors:
-        wanted = " in that setting" if runtime is not None or threads is not None else ""
-        print(f"{name} is not calibrated yet{wanted}: genba device calibrate {name}")
+        print(_nothing(name, runtime, threads))
     else:
         _print(predictors, language)
     if output is not None:
         _draw(predictors, output, language)
+
+
+def _nothing(name: str, runtime: "RuntimeName | None", threads: int | None) -> str:
+    """That there are no models in that setting, and the command that makes them."""
+    options = "" if runtime is None else f" --runtime {runtime}"
+    options += "" if threads is None else f" --threads {threads}"
+    wanted = " in that setting" if options else ""
+    return f"{name} is not calibrated yet{wanted}: genba device calibrate {name}{options}"
 
 
 def _predictors(
@@ -87,11 +95,9 @@ def _print(predictors: "list[Predictor]", language: "Language") -> None:
 
 def _draw(predictors: "list[Predictor]", output: Path, language: "Language") -> None:
     from host.report.cost_plots import held_out_figure
-    from host.report.plots import png
 
     if len(predictors) != 1:
         many = "several settings: choose one by --runtime and --threads"
         note(f"{output} was not written: there are {many if predictors else 'no models'}")
         return
-    output.write_bytes(png(held_out_figure(predictors[0], language)))
-    note(f"wrote {output}")
+    write_picture(output, held_out_figure(predictors[0], language))

@@ -7,18 +7,23 @@ from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from uuid import uuid4
 
 import typer
 
-from host.cli.calibrate import Waiter, manner_of
+from host.cli.calibrating import (
+    EnergyOption,
+    NameArgument,
+    PresetOption,
+    Waiter,
+    check_picture,
+    manner_of,
+    write_picture,
+)
 from host.cli.console import note, print_json, table_console
-from host.cli.cost_exchange import NameArgument, RuntimeOption
 from host.cli.cost_predict import read_graph
 from host.cli.measure import (
     AgainOption,
     OnBusyOption,
-    Preset,
     TemperatureOption,
     ThreadsOption,
     TimeoutOption,
@@ -26,7 +31,7 @@ from host.cli.measure import (
     readiness,
 )
 from host.cli.models import RuntimeName, check_model_file, read_model_file, runtime_of
-from host.cli.pictures import LanguageOption, PictureOption, require_picture
+from host.cli.pictures import LanguageOption, PictureOption
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
 from host.errors import GenbaError, UsageError
 
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
     from cost_models.kernels import KernelGraph
     from host.calibration.measuring import Measurer
     from host.calibration.prediction import Predictor
-    from host.calibration.specimens import Specimen, SpecimenKind
+    from host.calibration.specimens import Form, Specimen, SpecimenKind
     from host.report.cost_validation import Validation
     from host.report.measurement_texts import Language
     from host.store import Store
@@ -53,7 +58,7 @@ class FileSpecimen:
     """A model's file that the user named."""
 
     path: Path
-    runtime: RuntimeName
+    form: RuntimeName
 
     @property
     def name(self) -> str:
@@ -68,10 +73,10 @@ class FileSpecimen:
     @cached_property
     def kernels(self) -> "KernelGraph":
         """What a device will execute. Raises ModelFileError."""
-        return read_graph(self.path, self.runtime)
+        return read_graph(self.path, self.form)
 
-    def onnx(self) -> bytes:
-        """The file, ONNX or TFLite."""
+    def model_bytes(self) -> bytes:
+        """What the file holds."""
         return read_model_file(self.path)
 
 
@@ -93,15 +98,19 @@ def validate(  # noqa: PLR0913 - the options of a command
             show_default="12, and none where files are named",
         ),
     ] = None,
-    runtime: RuntimeOption = "onnx",
+    runtime: Annotated[
+        RuntimeName | None,
+        typer.Option(
+            help="Which of the device's runtimes.",
+            show_default="as the files' suffix says, and onnx without files",
+        ),
+    ] = None,
     threads: ThreadsOption = 1,
-    preset: Annotated[Preset, typer.Option(help="How carefully to measure.")] = "quick",
+    preset: PresetOption = "quick",
     seed: Annotated[
         int, typer.Option(min=0, max=2**31, help="Another one draws other networks.")
     ] = 1,
-    energy: Annotated[
-        bool, typer.Option("--energy", help="Measure energy too: two minutes more a network.")
-    ] = False,
+    energy: EnergyOption = False,
     on_busy: OnBusyOption = "refuse",
     wait_quiet: WaitQuietOption = 30.0,
     max_start_temperature: TemperatureOption = None,
@@ -119,33 +128,27 @@ def validate(  # noqa: PLR0913 - the options of a command
     from host.calibration.drift import Watch
     from host.calibration.measuring import Measurer
 
-    if output is not None:
-        require_picture(output)
-    own = [_file(path, runtime) for path in dict.fromkeys(files or ())]
+    check_picture(output)
+    own = _files(list(dict.fromkeys(files or ())), runtime)
+    form = own[0].form if own else runtime or "onnx"
     wanted = (0 if own else 12) if count is None else count
     if not own and not wanted:
         raise NotFreshError("there is nothing to validate with: name files, or a --count above 0")
-    if wanted and runtime != "onnx":
-        raise NotFreshError(
-            f"networks are drawn as ONNX, which {runtime} does not run: name {runtime} files"
-        )
     with opened(workspace) as (found, store):
-        predictor = _predictor(store, name, runtime, threads, energy=energy)
-        specimens = [*_fresh_files(predictor, own), *_drawn(predictor, wanted, seed)]
+        predictor = _predictor(store, name, form, threads, energy=energy)
+        specimens = [*_fresh_files(predictor, own), *_drawn(predictor, wanted, seed, form)]
         ready = readiness(on_busy, wait_quiet, max_start_temperature)
-        purpose = f"validate {uuid4().hex}" if again else "validate"
         device = predictor.device
-        manner = manner_of(store, device, preset, ready, purpose, energy=energy)
+        manner = manner_of(store, device, preset, ready, "validate", energy=energy, again=again)
         with ExitStack() as stack:
-            waiter = Waiter(found, store, device, manner, stack, timeout, findable=not again)
+            waiter = Waiter(found, store, device, stack, timeout, findable=not again)
             measurer = Measurer(store, device, predictor.setting, manner, waiter)
             if not measurer.knows(specimens):
                 Watch(store, waiter, note, ready).look(device, predictor.setting)
                 # What the sentinels say of the device is part of the prediction.
-                predictor = _predictor(store, name, runtime, threads, energy=energy)
+                predictor = _predictor(store, name, form, threads, energy=energy)
             validation = _validated(predictor, specimens, measurer)
-    if waiter.known:
-        note(f"{waiter.known} of them had been measured before; --again measures anew")
+    waiter.tell_known()
     if as_json:
         from host.report.cost_validation import validation_record
 
@@ -160,11 +163,14 @@ def validate(  # noqa: PLR0913 - the options of a command
         raise IntervalsDoNotHoldError(validation.verdict())
 
 
-def _file(path: Path, runtime: RuntimeName) -> FileSpecimen:
-    check_model_file(path, runtime)
-    if runtime_of(path, runtime) != runtime_of(path):
-        raise UsageError(f"{path} is no model for --runtime {runtime}: name the other runtime")
-    return FileSpecimen(path, runtime)
+def _files(paths: Sequence[Path], runtime: RuntimeName | None) -> list[FileSpecimen]:
+    """The files, all of one format. Raises ModelFileError, UsageError."""
+    found = [FileSpecimen(path, runtime_of(path, runtime)) for path in paths]
+    for one in found:
+        check_model_file(one.path, one.form)
+    if len({one.form for one in found}) > 1:
+        raise UsageError("ONNX and TFLite files go to different runtimes: validate one at a time")
+    return found
 
 
 def _predictor(
@@ -193,8 +199,8 @@ def _validated(
     foretold = foretell(predictor, specimens)
     outcomes = measurer(specimens)
     checks = {
-        quantity: checks_of(quantity, foretold, outcomes, found.source)
-        for quantity, found in predictor.models.items()
+        quantity: checks_of(predictor, quantity, foretold, outcomes)
+        for quantity in predictor.models
     }
     return Validation(
         predictor,
@@ -209,7 +215,7 @@ def _fresh_files(predictor: "Predictor", files: Sequence[FileSpecimen]) -> list[
     from host.calibration.validation import known_models
 
     known = known_models(predictor)
-    seen = [one.name for one in files if sha256(one.onnx()).hexdigest() in known]
+    seen = [one.name for one in files if sha256(one.model_bytes()).hexdigest() in known]
     if seen:
         raise NotFreshError(
             f"the models of {predictor.device.name} were fitted on {', '.join(seen)}: that they"
@@ -221,7 +227,7 @@ def _fresh_files(predictor: "Predictor", files: Sequence[FileSpecimen]) -> list[
     return list(files)
 
 
-def _drawn(predictor: "Predictor", count: int, seed: int) -> "list[Specimen]":
+def _drawn(predictor: "Predictor", count: int, seed: int, form: "Form") -> "list[Specimen]":
     from host.calibration.validation import (
         TooFewFreshError,
         fresh_specimens,
@@ -233,17 +239,15 @@ def _drawn(predictor: "Predictor", count: int, seed: int) -> "list[Specimen]":
         return []
     known = known_models(predictor)
     try:
-        return fresh_specimens(count, seed, known, partial(is_quick_enough, predictor))
+        return fresh_specimens(count, seed, known, partial(is_quick_enough, predictor), form)
     except TooFewFreshError as error:
         raise NotFreshError(f"{error}: ask for fewer with --count") from error
 
 
 def _draw(validation: "Validation", output: Path, language: "Language") -> None:
     from host.report.cost_plots import validation_figure
-    from host.report.plots import png
 
     if not any(validation.checks.values()):
         note(f"{output} was not written: nothing could be measured")
         return
-    output.write_bytes(png(validation_figure(validation, language)))
-    note(f"wrote {output}")
+    write_picture(output, validation_figure(validation, language))

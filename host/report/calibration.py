@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,15 +71,20 @@ def held_out_error(model: NonNegativeModel, quantile: float) -> float | None:
 def calibration_card(report: CalibrationReport, language: Language = "en") -> RenderableType:
     """All of it on a page."""
     words = TEXTS[language]
-    lines = Table.grid(padding=(0, 2, 0, 0))
-    lines.add_column(no_wrap=True)
-    lines.add_column(overflow="fold")
-    for name, texts in _subjects(report, words, language):
-        for line, text in enumerate(texts):
-            # Text, because a device's own words must not be read as markup.
-            lines.add_row("" if line else f"  {name}", Text(text))
     title = words["title"].format(device=report.device)
-    return Group(Text(title, style="bold"), lines)
+    return Group(Text(title, style="bold"), subjects_table(_subjects(report, words, language)))
+
+
+def subjects_table(subjects: Iterable[tuple[str, Iterable[str]]]) -> Table:
+    """What is said of each subject, line by line, beside its name."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, lines in subjects:
+        for place, line in enumerate(lines):
+            # Text, because a device's own words must not be read as markup.
+            table.add_row("" if place else f"  {name}", Text(line))
+    return table
 
 
 def calibration_record(report: CalibrationReport) -> dict[str, Any]:
@@ -109,13 +114,14 @@ def calibration_record(report: CalibrationReport) -> dict[str, Any]:
         "left_out": [
             {"name": one.name, "kind": one.kind, "why": one.why} for one in calibration.left_out
         ],
-        "models": {model.quantity: _model_record(model) for model in report.models},
+        "models": {model.quantity: model_record(model) for model in report.models},
         "energy_source": energy.source if isinstance(energy, EnergyFit) else None,
         "energy_absent_because": energy if isinstance(energy, str) else None,
     }
 
 
-def _model_record(model: NonNegativeModel) -> dict[str, Any]:
+def model_record(model: NonNegativeModel) -> dict[str, Any]:
+    """A fitted model for programs; a half-width without an end is null."""
     return {
         "n": model.n,
         "level": model.level,
@@ -175,6 +181,7 @@ def _subjects(
 def model_lines(
     model: NonNegativeModel, words: Mapping[str, str], language: Language
 ) -> Iterator[str]:
+    """What a model has learned, how sure it is, and what it has not seen."""
     yield from rates_in_words(model, language)
     median, high = held_out_error(model, 0.5), held_out_error(model, 0.9)
     if median is not None and high is not None:

@@ -35,7 +35,7 @@ CSV_COLUMNS = (
 
 def prediction_record(row: PredictedModel, explanation: Explanation | None = None) -> Record:
     """One model on one device; an interval that is open above has no `high`."""
-    setting, scale = row.predictor.setting, row.predictor.scale
+    setting, scale = row.predictor.setting, row.predictor.scales.get("latency_seconds")
     record: Record = {
         "model": row.model,
         "device": row.predictor.device.name,

@@ -1,11 +1,10 @@
 """Stored cost models for the terminal and for programs: what they know, and how sure they are."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from host.calibration.catalogue import calibrate_command, is_current
@@ -13,10 +12,9 @@ from host.calibration.prediction import Predictor
 from host.calibration.setting import Setting
 from host.calibration.stored import CALIBRATION, Calibrated
 from host.device import NoRuntimeError
-from host.report.calibration import held_out_error, model_lines, undetermined
+from host.report.calibration import held_out_error, model_lines, model_record, subjects_table
 from host.report.calibration_texts import TEXTS as CALIBRATION_TEXTS
 from host.report.cost import plain
-from host.report.cost_records import finite
 from host.report.cost_texts import TEXTS
 from host.report.measurement_lines import ABSENT, figures, percent
 from host.report.measurement_texts import Language
@@ -60,23 +58,22 @@ def settings_table(predictors: Sequence[Predictor], language: Language = "en") -
 def models_block(predictor: Predictor, language: Language = "en") -> RenderableType:
     """All that is known of the models of one setting."""
     words = TEXTS[language]
-    lines = Table.grid(padding=(0, 2, 0, 0))
-    lines.add_column(no_wrap=True)
-    lines.add_column(overflow="fold")
-    for quantity, found in predictor.models.items():
-        for line, text in enumerate(_lines(found, words, language)):
-            # Text, because a device's own words must not be read as markup.
-            lines.add_row("" if line else f"  {words[quantity]}", Text(text))
-    for quantity, absent in predictor.absent.items():
-        lines.add_row(f"  {words[quantity]}", Text(f"{ABSENT} ({absent.because})"))
+    subjects: list[tuple[str, Iterable[str]]] = [
+        (words[quantity], _lines(found, words, language))
+        for quantity, found in predictor.models.items()
+    ]
+    subjects += [
+        (words[quantity], [f"{ABSENT} ({absent.because})"])
+        for quantity, absent in predictor.absent.items()
+    ]
     title = words["title"].format(device=predictor.device.name, setting=predictor.setting)
     notes = [*_stale(predictor, words), *predictor.notes]
-    return Group(Text(title, style="bold"), lines, *map(Text, notes))
+    return Group(Text(title, style="bold"), subjects_table(subjects), *map(Text, notes))
 
 
 def models_record(predictor: Predictor) -> Record:
     """SI units; coefficients by feature."""
-    setting, scale = predictor.setting, predictor.scale
+    setting, scale = predictor.setting, predictor.scales.get("latency_seconds")
     return {
         "device": predictor.device.name,
         "runtime": setting.runtime,
@@ -94,18 +91,10 @@ def models_record(predictor: Predictor) -> Record:
 def _record(found: Calibrated[Any]) -> Record:
     model = found.model
     return {
-        "n": model.n,
+        **model_record(model),
         "created_at": found.created_at.isoformat(),
         "origin": found.origin,
         "source": found.source or None,
-        "level": model.level,
-        "half_width": finite(model.half_width),
-        "held_out_error_median": held_out_error(model, 0.5),
-        "held_out_error_90": held_out_error(model, 0.9),
-        "transferred": model.is_transferred,
-        "corrected": model.is_corrected,
-        "coefficients": model.coefficients,
-        "undetermined": list(undetermined(model)),
         "networks": [
             {
                 "name": example.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cost_models.drift import CLIP, H, K
 from host.calibration.sentinels import SentinelKind
@@ -132,8 +132,9 @@ def _sums(axes: Axes, references: References, drift: Drift, words: Mapping[str, 
         series.append((label, _COLORS[one.kind], ":", chart))
     for label, color, style, chart in series:
         rounds = range(1, len(chart.peaks) + 1)
-        axes.plot(rounds, [up for up, _ in chart.peaks], color=color, ls=style, lw=1.3, label=label)
-        axes.plot(rounds, [-down for _, down in chart.peaks], color=color, ls=style, lw=1.3)
+        line: dict[str, Any] = {"color": color, "ls": style, "lw": 1.3, "marker": ".", "ms": 4}
+        axes.plot(rounds, [up for up, _ in chart.peaks], label=label, **line)
+        axes.plot(rounds, [-down for _, down in chart.peaks], **line)
     axes.set_ylim(-2 * CLIP, 2 * CLIP)
     axes.set_ylabel(f"{words['sums']}\n← {words['down']} | {words['up']} →", fontsize=9)
     axes.grid(visible=True, alpha=0.2)

@@ -27,7 +27,7 @@ def plant(make_plant):
 def model(plant) -> str:
     """The smallest of a few candidates that no model was fitted on."""
     smallest = min(mobile_candidates(20, seed=99), key=lambda one: one.kernels.macs)
-    (plant.root / "mobile.onnx").write_bytes(smallest.onnx())
+    (plant.root / "mobile.onnx").write_bytes(smallest.model_bytes())
     return "mobile.onnx"
 
 
@@ -40,7 +40,9 @@ def calibrated(plant) -> None:
     rates = [model.nominal_rates.get(unit, 0.0) for _, unit in model.columns]
     noise = np.exp(np.random.default_rng(0).normal(0, 0.05, len(rows)))
     model.fit_rows(rows, rows @ rates * noise)
-    examples = [Example(one.name, hashlib.sha256(one.onnx()).hexdigest(), None) for one in networks]
+    examples = [
+        Example(one.name, hashlib.sha256(one.model_bytes()).hexdigest(), None) for one in networks
+    ]
     with Workspace.open(plant.workspace).open_store() as store:
         device = store.devices.by_name("panel")
         keep(store, device.id, Setting.of_device(device, "onnx", 1), model, examples)

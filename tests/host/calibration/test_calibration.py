@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from host.calibration.calibration import Calibrator, TooFewRowsError, Wish
+from host.calibration.calibration import Calibrator, TooFewRowsError, Wish, _is_settled
 from host.calibration.micrographs import micrographs
 from host.calibration.specimens import Specimen, mobile_candidates
 
@@ -65,10 +65,36 @@ def test_it_never_asks_twice_nor_more_than_was_wished(made_up):
 def test_it_ends_early_where_more_does_not_help(made_up):
     made_up.noise = 0.0
 
-    found = calibrator(made_up, wish=Wish(measurements=200)).run()
+    found = calibrator(made_up, wish=Wish(measurements=60)).run()
 
     assert found.ended == "settled"
-    assert len(found.rows) < 120
+    assert 40 <= len(found.rows) < 60
+
+
+SAME = (0.1, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("history", "settled"),
+    [
+        ([SAME] * 4, True),
+        ([SAME] * 3, False),  # two batches without improvement may be chance
+        ([SAME, SAME, (0.1, 0.2), SAME], False),
+        ([SAME, (0.05, 0.2), SAME, SAME, SAME], True),
+        ([(0.2, 0.6), *[SAME] * 3], False),
+    ],
+)
+def test_three_batches_that_improve_nothing_end_it(history, settled):
+    assert _is_settled(history) is settled
+
+
+def test_where_no_network_is_left_it_says_so(made_up):
+    few = mobile_candidates(4, seed=0)
+
+    found = Calibrator(micrographs(), few, made_up, Wish(20)).run()
+
+    assert found.ended == "nothing left"
+    assert len(found.rows) == 14
 
 
 def test_near_a_limit_it_measures_what_straddles_it(made_up):
@@ -141,4 +167,4 @@ def test_candidates_are_different_small_enough_and_the_same_for_a_seed():
     assert [one.name for one in again] == [one.name for one in CANDIDATES]
     assert len({one.network.key for one in CANDIDATES}) == 60
     assert max(one.kernels.weight_bytes for one in CANDIDATES) <= 33_000_000
-    assert CANDIDATES[0].onnx() == again[0].onnx()
+    assert CANDIDATES[0].model_bytes() == again[0].model_bytes()

@@ -5,12 +5,14 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
+from cost_models.latency import LatencyModel
 from host.calibration.calibration import LeftOut
 from host.calibration.drift import (
     IDLE_FOR,
     ROUND_EVERY,
     CalibrationWatch,
     DriftReport,
+    Scale,
     Watch,
     drift_of,
     due,
@@ -18,6 +20,7 @@ from host.calibration.drift import (
 )
 from host.calibration.micrographs import micrographs
 from host.calibration.sentinels import References
+from host.calibration.stored import load
 from host.measurement import Reason, Verdict
 
 ALL = ("conv", "copy", "tiny")
@@ -26,6 +29,13 @@ REJECT = Verdict("REJECT", (Reason("THROTTLED", "REJECT", "The CPU was slowed do
 
 def report_of(watched) -> DriftReport:
     return drift_of(watched.store, watched.device, watched.SETTING)
+
+
+def scale_now(watched) -> Scale | None:
+    """By what predictions of the stored latency model are multiplied."""
+    model = load(watched.store, watched.device.id, watched.SETTING, LatencyModel)
+    assert model is not None
+    return scale_of(report_of(watched), model.created_at)
 
 
 def slower(watched, ratio, names=ALL):
@@ -49,7 +59,7 @@ def test_a_device_that_was_never_calibrated_has_nothing_to_compare_with(watched)
     assert report.sentence() == "kiosk has no sentinels for onnxruntime 1.23.2, 1 thread"
     assert report.advice() == "calibrate it: `genba device calibrate kiosk`"
     assert due(watched.store, watched.device, watched.SETTING, watched.store.now()) is None
-    assert scale_of(watched.store, watched.device, watched.SETTING) is None
+    assert scale_of(report, watched.store.now()) is None
 
 
 def test_a_steady_device_is_called_steady(calibrated):
@@ -59,7 +69,7 @@ def test_a_steady_device_is_called_steady(calibrated):
     assert report.ratio == 1
     assert report.since is None
     assert report.advice() == ""
-    assert scale_of(calibrated.store, calibrated.device, calibrated.SETTING) is None
+    assert scale_now(calibrated) is None
 
 
 def test_a_common_shift_scales_predictions_and_says_so(calibrated):
@@ -69,15 +79,18 @@ def test_a_common_shift_scales_predictions_and_says_so(calibrated):
     calibrated.measure_round()
 
     report = report_of(calibrated)
-    scale = scale_of(calibrated.store, calibrated.device, calibrated.SETTING)
+    scale = scale_now(calibrated)
 
     assert report.verdict == "shifted"
     assert scale is not None
     assert scale.ratio == pytest.approx(1.25, rel=0.01)
     assert scale.interval[0] < 1.25 < scale.interval[1]
     assert scale.since == began
-    assert scale.sentence().startswith("kiosk runs everything 25.0% slower than when its latency")
-    assert "predicted latency is multiplied by that" in scale.sentence()
+    alone, both = scale.sentence(["latency"]), scale.sentence(["latency", "energy"])
+    assert alone.startswith("kiosk runs everything 25.0% slower than when its latency model was")
+    assert "predicted latency is multiplied by that" in alone
+    assert "than when its latency and energy models were made" in both
+    assert "predicted latency and energy are multiplied by that" in both
     assert "genba device probe kiosk" in report.advice()
 
 
@@ -87,16 +100,16 @@ def test_a_model_that_was_made_after_the_shift_is_not_scaled_again(calibrated, f
     calibrated.measure_round()
     fit_models(calibrated.store, calibrated.device.id, calibrated.SETTING)
 
-    assert scale_of(calibrated.store, calibrated.device, calibrated.SETTING) is None
+    assert scale_now(calibrated) is None
 
     slower(calibrated, 1.0)
     calibrated.measure_round()
     calibrated.measure_round()
-    scale = scale_of(calibrated.store, calibrated.device, calibrated.SETTING)
+    scale = scale_now(calibrated)
 
     assert scale is not None
     assert scale.ratio == pytest.approx(1 / 1.25, rel=0.01)
-    assert "20.0% quicker" in scale.sentence()
+    assert "20.0% quicker" in scale.sentence(["latency"])
 
 
 def test_a_changed_shape_asks_for_calibration_and_scales_nothing(calibrated):
@@ -109,7 +122,7 @@ def test_a_changed_shape_asks_for_calibration_and_scales_nothing(calibrated):
     assert report.verdict == "reshaped"
     assert "its sentinels disagree (conv +0.0%, copy +40.0%, tiny +0.0%)" in report.sentence()
     assert report.advice() == "calibrate again: `genba device calibrate kiosk --again`"
-    assert scale_of(calibrated.store, calibrated.device, calibrated.SETTING) is None
+    assert scale_now(calibrated) is None
 
 
 def test_a_new_calibration_resets_what_was_found(calibrated):
@@ -304,8 +317,6 @@ def rows_of(watched, made_up):
 
 
 def test_a_calibration_measures_its_sentinels_once_there_is_a_model(watched, made_up, store):
-    from cost_models.latency import LatencyModel
-
     networks, rows = rows_of(watched, made_up)
     seconds = np.array([row.measurement.latency_seconds for row in rows])
     model = LatencyModel().fit([one.kernels for one in networks], seconds)
@@ -316,11 +327,13 @@ def test_a_calibration_measures_its_sentinels_once_there_is_a_model(watched, mad
     )
     placed = []
     for row, one in zip(rows, networks, strict=True):
-        blob = store.blobs.put(one.onnx())
+        blob = store.blobs.put(one.model_bytes())
         run = type(row.measurement.run)(blob.sha256, blob.size_bytes)
         placed.append(type(row)(row.name, row.kind, watched.measured(row.name, run), row.number))
 
+    assert watch.references_left == 12
     assert watch.after_batch(placed, model) is False
+    assert watch.references_left == 0
     references = References.of(watched.store, watched.device, watched.SETTING)
     assert references is not None
     assert {one.name for one in references.sentinels} <= {row.name for row in rows}

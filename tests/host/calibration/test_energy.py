@@ -71,3 +71,22 @@ def test_a_constant_power_is_found_and_networks_that_cannot_be_told_from_idle_ar
     seconds = [told.value for told in found.latency.predict(graphs)]
     joules = [told.value for told in fit.energy.predict(graphs)]
     assert joules == pytest.approx([3.0 * value for value in seconds], rel=0.1)
+
+
+def test_energy_goes_with_latencies_that_were_brought_to_the_newest_state(made_up, figure):
+    def energies_of(_, row):
+        joules = 3.0 * row.measurement.latency_seconds
+        return (replace(figure, net_joules=joules, power_watts=5.0, idle_watts=2.0),)
+
+    def now(measurement):
+        return 1.5 * measurement.latency_seconds
+
+    slowed = Calibrator(
+        micrographs(), mobile_candidates(5, 0), made_up, Wish(12), latency_of=now
+    ).run()
+    fit = fit_energy(with_energies(slowed, energies_of))
+
+    measured = [3.0 * 1.5 * row.measurement.latency_seconds for row in fit.rows]
+    assert fit.energy.measured_values.tolist() == pytest.approx(measured)
+    graphs = [graph.kernels for graph in micrographs()[:20]]
+    assert [told.value for told in fit.power.predict(graphs)] == pytest.approx([3.0] * 20, rel=0.05)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -10,10 +9,10 @@ import pytest
 from cost_models.base import Prediction
 from cost_models.kernels import NETWORK_INPUT, Kernel, KernelGraph
 from host.calibration.catalogue import Quantity, is_current, settings_of
-from host.calibration.drift import Scale
 from host.calibration.prediction import Absent, Forecast, NotCalibratedError, Predictor
 from host.calibration.setting import Setting
 from host.calibration.specimens import mobile_candidates
+from host.measurement import ModelRun
 
 ONE = Setting("onnx", "onnxruntime", "1.23.2", 1)
 TWO = Setting("onnx", "onnxruntime", "1.23.2", 2)
@@ -132,23 +131,78 @@ def test_an_operator_that_no_calibration_network_had_is_flagged_by_its_name(
     assert math.isinf(predicted(found).high)
 
 
-def test_drift_stretches_latency_and_its_interval_and_says_so(store, fleet, fit_models):
-    device = fleet.device()
-    fit_models(store, device.id, ONE)
-    plain = Predictor.of(store, device, ONE)
-    scale = Scale(device.name, 1.2, (1.1, 1.3), store.now() + timedelta(hours=1))
-    drifted = Predictor(device, ONE, plain.models, plain.absent, scale)
+@pytest.fixture
+def calibrated(watched, fit_models):
+    """A device with sentinels and all four models, which nothing has happened to."""
+    watched.calibrate()
+    fit_models(watched.store, watched.device.id, ONE, watts=4.0)
+    watched.measure_round()
+    return watched
+
+
+def become(watched, ratio, names=("conv", "copy", "tiny")):
+    """The device becomes slower, and its sentinels show it."""
+    watched.slowness = dict.fromkeys(names, ratio)
+    watched.measure_round()
+    watched.measure_round()
+
+
+def test_drift_stretches_latency_and_energy_with_their_intervals_and_says_so(calibrated):
+    plain = Predictor.of(calibrated.store, calibrated.device, ONE)
+    become(calibrated, 1.2)
+    drifted = Predictor.of(calibrated.store, calibrated.device, ONE)
     (candidate,) = mobile_candidates(1, seed=77)
 
     (before,), (after,) = (one.predict([candidate.kernels]) for one in (plain, drifted))
 
-    latency = predicted(after)
-    assert latency.value == pytest.approx(1.2 * predicted(before).value)
-    assert latency.low == pytest.approx(1.1 * predicted(before).low)
-    assert latency.high == pytest.approx(1.3 * predicted(before).high)
+    scale = drifted.scales["latency_seconds"]
+    assert scale.ratio == pytest.approx(1.2, rel=0.01)
+    for quantity in ("latency_seconds", "energy_joules"):
+        then, now = predicted(before, quantity), predicted(after, quantity)
+        assert now.value == pytest.approx(scale.ratio * then.value)
+        assert now.low == pytest.approx(scale.interval[0] * then.low)
+        assert now.high == pytest.approx(scale.interval[1] * then.high)
     assert after["peak_rss_bytes"] == before["peak_rss_bytes"]
-    assert drifted.notes == [scale.sentence()]
+    assert after["power_watts"] == before["power_watts"]
+    assert drifted.notes == [scale.sentence(["latency", "energy"])]
     assert plain.notes == []
+
+
+def test_only_models_that_are_older_than_the_drift_are_scaled(calibrated, fit_models):
+    become(calibrated, 1.2)
+    fit_models(calibrated.store, calibrated.device.id, ONE)  # latency and memory
+
+    drifted = Predictor.of(calibrated.store, calibrated.device, ONE)
+
+    assert set(drifted.scales) == {"energy_joules"}
+    (note,) = drifted.notes
+    assert "than when its energy model was made" in note
+
+
+def test_what_was_measured_before_the_drift_is_compared_as_it_would_be_now(calibrated):
+    before = calibrated.measured("conv", ModelRun("0" * 64, 7))
+    become(calibrated, 1.2)
+    after = calibrated.measured("conv", ModelRun("0" * 64, 7))
+
+    drifted = Predictor.of(calibrated.store, calibrated.device, ONE)
+
+    assert drifted.drift_since("latency_seconds", before) == pytest.approx(1.2, rel=0.01)
+    assert drifted.drift_since("energy_joules", before) == pytest.approx(1.2, rel=0.01)
+    assert drifted.drift_since("peak_rss_bytes", before) == 1
+    assert drifted.drift_since("power_watts", before) == 1
+    assert drifted.drift_since("latency_seconds", after) == 1
+
+
+def test_a_changed_shape_scales_nothing_and_is_doubted(calibrated):
+    before = calibrated.measured("conv", ModelRun("0" * 64, 7))
+    become(calibrated, 1.4, ("copy",))
+
+    doubtful = Predictor.of(calibrated.store, calibrated.device, ONE)
+
+    assert doubtful.scales == {}
+    assert doubtful.drift_since("latency_seconds", before) == 1
+    (note,) = doubtful.notes
+    assert "calibrate again" in note
 
 
 def test_predictions_do_not_depend_on_what_is_predicted_beside(store, fleet, fit_models):

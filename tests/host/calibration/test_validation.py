@@ -31,6 +31,7 @@ from host.calibration.validation import (
     measured_value,
     summary_of,
 )
+from host.measurement import ModelRun
 
 ONE = Setting("onnx", "onnxruntime", "1.23.2", 1)
 
@@ -46,7 +47,7 @@ def predicted_seconds(foretold: Foretold) -> float:
 
 
 def hashes(specimens):
-    return [hashlib.sha256(one.onnx()).hexdigest() for one in specimens]
+    return [hashlib.sha256(one.model_bytes()).hexdigest() for one in specimens]
 
 
 def test_fresh_networks_are_none_that_a_model_was_fitted_on(store, fleet, fit_models):
@@ -86,7 +87,7 @@ def test_a_calibrations_own_candidates_are_not_drawn_by_the_same_seed():
 
 def test_too_few_fresh_networks_are_an_error(monkeypatch):
     few = micrographs()[:3]
-    monkeypatch.setattr("host.calibration.validation.micrographs", lambda: few)
+    monkeypatch.setattr("host.calibration.validation.micrographs", lambda _: few)
     # One network needs two candidates at least: those, and all that is synthetic, are known.
     everything = [*few, *mobile_candidates(2, 1 + SEED_OFFSET)]
 
@@ -120,10 +121,33 @@ def test_rejected_and_failed_networks_do_not_count(store, fleet, fit_models, mak
         specimens[2].name: Row(specimens[2].name, "micro-graph", measurement, 2),
     }
 
-    found = checks_of("latency_seconds", foretold, outcomes)
+    found = checks_of(predictor, "latency_seconds", foretold, outcomes)
 
     assert [one.name for one in found] == [specimens[0].name, specimens[2].name]
     assert [one.measured for one in found] == pytest.approx([0.02, 0.02])
+
+
+def test_what_was_measured_in_another_state_is_brought_to_the_newest(watched, fit_models):
+    watched.calibrate()
+    fit_models(watched.store, watched.device.id, ONE)
+    watched.measure_round()
+    before = watched.measured("conv", ModelRun("0" * 64, 7))
+    watched.slowness = dict.fromkeys(watched.SECONDS, 1.25)
+    watched.measure_round()
+    watched.measure_round()
+    predictor = Predictor.of(watched.store, watched.device, ONE)
+    foretold = foretell(predictor, micrographs()[:2])
+    outcomes: dict[str, Row | LeftOut] = {
+        one.specimen.name: Row(one.specimen.name, "micro-graph", measurement, 1)
+        for one, measurement in zip(
+            foretold, (before, watched.measured("conv", before.run)), strict=True
+        )
+    }
+
+    first, second = checks_of(predictor, "latency_seconds", foretold, outcomes)
+
+    assert first.measured == pytest.approx(second.measured, rel=0.01)
+    assert second.measured == pytest.approx(1.25 * watched.SECONDS["conv"])
 
 
 def test_energy_is_that_of_the_source_of_the_calibration_and_above_idle(make_measurement):

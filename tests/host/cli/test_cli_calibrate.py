@@ -18,8 +18,10 @@ import pytest
 from cost_models.latency import LatencyModel
 from cost_models.memory import PeakMemoryModel
 from cost_models.onnx_graph import kernels_from_onnx
+from cost_models.tflite_graph import kernels_from_tflite
 from host.__main__ import main
 from host.calibration.setting import Setting
+from host.calibration.specimens import mobile_candidates
 from host.calibration.stored import load
 from host.device import Device
 from host.job import Job
@@ -59,20 +61,27 @@ def few_and_small_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
 def measured(
     plant_store: Store, make_measurement: Callable[..., Measurement]
 ) -> Callable[[Job], Measurement]:
-    """A device of 1 GMAC/s, 1 GB/s and 5 µs a kernel."""
+    """A device of 1 GMAC/s, 1 GB/s and 5 µs a kernel, with either runtime."""
 
     def answer(job: Job) -> Measurement:
         assert isinstance(job.spec, MeasureSpec)
-        graph = kernels_from_onnx(plant_store.blobs.get(job.spec.run.model_sha256))
+        device = plant_store.devices.by_id(job.device_id)
+        assert device is not None
+        assert device.facts is not None
+        read = kernels_from_tflite if job.spec.run.runtime == "tflite" else kernels_from_onnx
+        graph = read(plant_store.blobs.get(job.spec.run.model_sha256))
         moved = sum(k.input_bytes + k.output_bytes + k.weight_bytes for k in graph.kernels)
         seconds = 1e-4 + 5e-6 * len(graph.kernels) + 1e-9 * (graph.macs + moved)
         made = make_measurement(job.device_id, "0" * 64, seconds, energies=())
         peak = 50_000_000 + graph.peak_activation_bytes + 2 * graph.weight_bytes
         process = made.processes[0]
         memory = replace(process.memory, peak_rss_bytes=peak)
+        known = {r.name: r for r in device.facts.runtimes}[job.spec.run.runtime]
         return replace(
             made,
             run=job.spec.run,
+            runtime_library=known.library,
+            runtime_version=known.version,
             plan=job.spec.plan,
             processes=(replace(process, memory=memory),),
             energy_absent_because="no powercap zone",
@@ -106,7 +115,7 @@ def test_the_card_says_what_was_learned_and_how_sure_that_is(
     assert "GB/s" in printed.out
     assert "held-out error (leave-one-out) median" in printed.out
     assert "left out" in printed.out
-    assert "kiosk: synthetic chains; 0 of at most 12 networks done, at most 2 min left" in (
+    assert "kiosk: synthetic chains; 0 of at most 12 networks done, at most 4 min left" in (
         printed.err
     )
 
@@ -167,6 +176,42 @@ def test_the_same_command_again_measures_nothing_and_says_so(
     assert device.done == []
     assert "12 of them had been measured before; --again measures anew" in printed.err
     assert json.loads(printed.out)["models"] == first["models"]
+
+
+def test_a_device_is_calibrated_for_tflite_from_the_first_chain_to_the_last_prediction(
+    start_device: Start,
+    measured: "Answer",
+    plant_store: Store,
+    tmp_path: Path,
+    said: Any,
+    loaded: Any,
+) -> None:
+    device = start_device("kiosk", measured)
+    tflite = ("--runtime", "tflite")
+    model, picture = tmp_path / "mobile.tflite", tmp_path / "card.png"
+    model.write_bytes(mobile_candidates(1, 99, "tflite")[0].model_bytes())
+
+    found = loaded(*COMMAND, *tflite, "-o", picture)
+    again = loaded(*COMMAND, *tflite)
+
+    assert (found["runtime"], found["library"]) == ("tflite", "ai-edge-litert")
+    assert again["networks"] == found["networks"]
+    assert len(networks(device)) == found["n"] == 12
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    runs = [job.spec.run for job in device.done]  # type: ignore[union-attr]
+    assert {run.runtime for run in runs} == {"tflite"}
+    assert {plant_store.blobs.get(run.model_sha256)[4:8] for run in runs} == {b"TFL3"}
+
+    (predicted,) = loaded("cost", "predict", model, "--device", "kiosk")
+    assert predicted["runtime"] == "tflite"
+    assert predicted["latency_seconds"]["flagged"] == []
+    validated = loaded("cost", "validate", "kiosk", *tflite, "--count", 5)
+    assert validated["quantities"]["latency_seconds"]["summary"]["n"] == 5
+    assert "ai-edge-litert 2.1.0, 1 thread" in said("cost", "show", "kiosk", *tflite)
+    assert loaded("device", "drift", "kiosk", *tflite)["verdict"] == "steady"
+    # Nothing of it is of the other runtime.
+    other = said("device", "drift", "kiosk", code=2)
+    assert "calibrate it: `genba device calibrate kiosk`" in other
 
 
 def test_again_measures_anew(
@@ -340,7 +385,7 @@ def test_ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--runtime", "tflite"], "calibrate with --runtime onnx"),
+        (["--runtime", "ncnn"], "'ncnn'"),
         (["--limit", "40"], "write it as latency_ms=40"),
         (["--limit", "latency_ms=0"], "write it as latency_ms=40"),
         (["--limit", "memory_mb=40"], "write it as latency_ms=40"),

@@ -25,6 +25,8 @@ def test_show_of_a_device_without_models_is_the_command_to_run(
 
     assert output == "kiosk is not calibrated yet: genba device calibrate kiosk\n"
     assert loaded("cost", "show", "kiosk") == []
+    chosen = said("cost", "show", "kiosk", "--runtime", "tflite", "--threads", 2)
+    assert "genba device calibrate kiosk --runtime tflite --threads 2\n" in chosen
 
 
 def test_show_of_one_setting_is_all_that_its_models_know(kiosk: Device, said: Any) -> None:

@@ -12,7 +12,7 @@ from cost_models.latency import LatencyModel
 from cost_models.memory import PeakMemoryModel
 from cost_models.onnx_graph import kernels_from_onnx
 from host.calibration.setting import Setting
-from host.calibration.specimens import mobile_candidates
+from host.calibration.specimens import FORMS, mobile_candidates
 from host.device import Device
 from host.job import Job
 from host.measurement import Measurement, MeasureSpec, Reason, Verdict
@@ -155,7 +155,7 @@ def test_own_files_are_measured_and_those_that_a_model_knows_are_refused(
 ) -> None:
     device = validating()
     known = tmp_path / "known.onnx"
-    known.write_bytes(mobile_candidates(6, seed=5)[0].onnx())
+    known.write_bytes(mobile_candidates(6, seed=5)[0].model_bytes())
 
     found = loaded("cost", "validate", "kiosk", mobile)
     message = said("cost", "validate", "kiosk", known, code=2)
@@ -185,16 +185,30 @@ def test_validate_draws_a_picture(
         (("nobody",), "nobody"),
         (("kiosk", "--count", "0"), "nothing to validate with"),
         (("kiosk", "--threads", "2"), "genba device calibrate kiosk --threads 2"),
-        (("kiosk", "--runtime", "tflite"), "drawn as ONNX"),
+        (("kiosk", "--runtime", "tflite"), "genba device calibrate kiosk --runtime tflite"),
         (("kiosk", "--energy"), "calibrate with --energy"),
         (("kiosk", "absent.onnx"), "cannot be read"),
         (("kiosk", "-o", "no/folder/a.png"), "no folder"),
+        (("kiosk", "-o", "folder.png"), "is a folder"),
+        (("kiosk", "both.onnx", "both.tflite"), "different runtimes"),
+        (("kiosk", "both.onnx", "--runtime", "tflite"), "not a TFLite file"),
+        (("kiosk", "both.tflite"), "genba device calibrate kiosk --runtime tflite"),
         (("kiosk", "--count", "-1"), "count"),
     ],
 )
 def test_what_cannot_be_validated_is_a_sentence_and_asks_nothing_of_the_device(
-    kiosk: Device, plant_store: Store, arguments: tuple[str, ...], why: str, said: Any
+    kiosk: Device,
+    plant_store: Store,
+    workspace: Workspace,
+    arguments: tuple[str, ...],
+    why: str,
+    said: Any,
 ) -> None:
+    (workspace.root / "folder.png").mkdir()
+    for form in FORMS:
+        (candidate,) = mobile_candidates(1, 99, form)
+        (workspace.root / f"both.{form}").write_bytes(candidate.model_bytes())
+
     assert why in said("cost", "validate", *arguments, code=2)
     assert plant_store.jobs.waiting(kiosk.id) == 0
 

@@ -14,7 +14,8 @@ $(STAMP): pyproject.toml
 	@start=$$(date +%s) && \
 	$(PYTHON) -m venv $(VENV) && \
 	$(BIN)/python -m pip install --quiet --upgrade pip && \
-	$(BIN)/python -m pip install --quiet --editable '.[host,meters,postgres,onnx,demo,dev]' && \
+	$(BIN)/python -m pip install --quiet --editable '.[host,meters,postgres,onnx,ray,demo,dev]' && \
+	$(BIN)/python -m pip install --quiet --no-deps 'onnx2torch>=1.5.15,<2' && \
 	touch $(STAMP) && \
 	echo "== install: done in $$(( $$(date +%s) - start )) s"
 

@@ -27,24 +27,30 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+SpaceName = Literal["nasbench201", "mobile", "resnet-lite", "conv1d"]
+
+
 class SpaceConfig(Section):
     """Where candidates come from."""
 
-    name: Literal["nasbench201", "mobile"] = "mobile"
+    name: SpaceName = "mobile"
     resolution: Count | None = Field(
         None, description="Side of the square input; only for nasbench201 (default 32)."
     )
     restrict: dict[str, list[float | int | str | bool]] = Field(
         default_factory=dict,
-        description="Only for mobile: decisions by name, each with the choices to keep.",
+        description="Decisions by name, each with the choices to keep: depth = [1, 2] of mobile, "
+        'operation = ["none", "nor_conv_3x3"] of nasbench201.',
     )
 
     @model_validator(mode="after")
     def _fits_the_space(self) -> Self:
-        if self.name == "mobile" and self.resolution is not None:
+        if self.name == "conv1d":
+            raise ValueError(
+                "conv1d is a space for signals, and the data of a study are images: choose another"
+            )
+        if self.name != "nasbench201" and self.resolution is not None:
             raise ValueError("resolution belongs to nasbench201; use restrict.resolution = [64]")
-        if self.name == "nasbench201" and self.restrict:
-            raise ValueError("restrict belongs to the space mobile")
         return self
 
 
@@ -86,23 +92,68 @@ class LimitsConfig(Section):
         return None if self.max_model_mb is None else self.max_model_mb * BYTES_PER_MB
 
 
-ProxyName = Literal["parameters", "flops", "jacob_cov", "synflow", "naswot"]
-
-
-def _default_proxies() -> list[ProxyName]:
-    return ["flops", "jacob_cov", "synflow"]
+ProxyName = Literal[
+    "parameters",
+    "flops",
+    "layers",
+    "depth",
+    "nn_mass",
+    "nn_degree",
+    "l2_norm",
+    "naswot",
+    "linear_regions",
+    "swap",
+    "meco",
+    "zen",
+    "az_expressivity",
+    "az_progressivity",
+    "response_variance",
+    "gradient_balance",
+    "az_trainability",
+    "synflow",
+    "log_synflow",
+    "jacob_cov",
+    "epe_nas",
+    "grad_norm",
+    "plain",
+    "snip",
+    "fisher",
+    "zico",
+    "grasp",
+    "gradsign",
+    "ntk_condition",
+    "vkdnw",
+]
+EnsembleName = Literal["genba", "synflow_az", "az_nas", "vkdnw_agg", "te_nas"]
+DEFAULT_ENSEMBLE: EnsembleName = "genba"
 
 
 class SearchConfig(Section):
     """How candidates are ranked and bred."""
 
-    proxies: list[ProxyName] = Field(
-        default_factory=_default_proxies,
-        min_length=1,
-        description="Their ranks are combined: the sum of log(rank / N).",
+    proxies: Annotated[list[ProxyName], Field(min_length=1)] | None = Field(
+        None, description="Their ranks are combined: the sum of log(rank / N)."
+    )
+    ensemble: EnsembleName | None = Field(
+        None, description='A combination of proxies by name, instead of proxies (default "genba").'
     )
     batch_size: Annotated[int, Field(ge=8)] = 32
     population: Annotated[int, Field(ge=8)] = 24
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_a_default(cls, table: Any) -> Any:
+        # Written into the effective configuration: a study keeps what it was started with.
+        keys = ("proxies", "ensemble")
+        if isinstance(table, dict) and all(table.get(key) is None for key in keys):
+            return table | {"ensemble": DEFAULT_ENSEMBLE}
+        return table
+
+    @model_validator(mode="after")
+    def _has_one_of_both(self) -> Self:
+        if self.proxies is not None and self.ensemble is not None:
+            raise ValueError("proxies and ensemble exclude each other: leave one of them out")
+        return self
 
 
 class BudgetConfig(Section):

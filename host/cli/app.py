@@ -16,6 +16,8 @@ from host.cli.front import front_app
 from host.cli.job import job_app
 from host.cli.measure import measure
 from host.cli.measurements import measurements_app
+from host.cli.proxies import proxies_app
+from host.cli.rank import rank
 from host.cli.search import search_app
 from host.cli.verify import verify
 from host.cli.workspace import init, serve
@@ -40,6 +42,8 @@ app.command()(measure)
 app.add_typer(measurements_app, name="measurements", help="List, show and compare measurements.")
 app.command()(verify)
 app.add_typer(cost_app, name="cost", help="Show, use, validate and exchange cost models.")
+app.command()(rank)
+app.add_typer(proxies_app, name="proxies", help="List and explain what ranks networks.")
 app.add_typer(search_app, name="search", help="Run and resume studies.")
 app.add_typer(front_app, name="front", help="Show what a study found.")
 app.add_typer(bundle_app, name="bundle", help="Inspect and verify bundles.")

@@ -7,40 +7,58 @@ two candidates that compute the same thing have the same key.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Literal
 
 from host.errors import GenbaError
 
 Shape = tuple[int, ...]
-"""Without the batch: (channels, height, width), or (features,)."""
+"""Without the batch: (channels, height, width), or (features,). Signals of L samples from C sensors
+are images of height 1, (C, 1, L), under windows of height 1: every runtime has fast kernels for
+that, and TFLite no others."""
+
+Window = int | tuple[int, int]
+"""A length along height and along width; one number where they are equal."""
 
 ActivationKind = Literal["relu", "relu6", "hard_swish", "sigmoid", "hard_sigmoid"]
 PoolKind = Literal["average", "maximum"]
 
 
-class ShapeError(GenbaError):
+class InvalidNetworkError(GenbaError):
+    """What a candidate describes is no network that could run."""
+
+
+class ShapeError(InvalidNetworkError):
     """A layer cannot follow the layers that it is given."""
 
 
-class DeadNetworkError(GenbaError):
+class DeadNetworkError(InvalidNetworkError):
     """No path leads from the input to the output: there is nothing to run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """A convolution with "same" padding.
+    """A convolution with "same" padding: half the kernel, rounded down, on each side.
 
     A batch normalisation follows unless `norm` is off; then `bias` says whether it has a bias.
     """
 
     out_channels: int
-    kernel: int
-    stride: int = 1
+    kernel: Window
+    stride: Window = 1
     groups: int = 1
     norm: bool = True
     bias: bool = False
+
+    def __post_init__(self) -> None:
+        _simplify(self, "kernel", "stride")
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Above and below, left and right."""
+        height, width = pair(self.kernel)
+        return height // 2, width // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +76,12 @@ class Pool:
     """A window pooling; averages leave the padding out of the count."""
 
     kind: PoolKind
-    kernel: int
-    stride: int
-    padding: int = 0
+    kernel: Window
+    stride: Window
+    padding: Window = 0
+
+    def __post_init__(self) -> None:
+        _simplify(self, "kernel", "stride", "padding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +125,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Network:
-    """Nodes in an order in which they can run; the first is the input, the last the output."""
+    """Nodes in an order in which they can run; the first is the input, the last the output.
+
+    `blocks` are the indices, ascending, of the nodes that end a block (a stem, a cell, a residual
+    block), where the space marks them. They say how a network is told, not what it computes: they
+    count neither for equality nor for the key.
+    """
 
     nodes: tuple[Node, ...]
+    blocks: tuple[int, ...] = field(default=(), compare=False)
 
     @property
     def input_shape(self) -> Shape:
@@ -165,6 +192,7 @@ class NetworkBuilder:
     def __init__(self, input_shape: Shape) -> None:
         self._nodes = [Node(Input(), (), input_shape)]
         self._weightless: dict[tuple[Layer, tuple[int, ...]], int] = {}
+        self._blocks: set[int] = set()
 
     def shape(self, index: int) -> Shape:
         """What the node of that index writes."""
@@ -195,6 +223,14 @@ class NetworkBuilder:
             total = self.add(Add(), total, source)
         return total
 
+    def block(self, index: int) -> int:
+        """Mark a node as the end of a block; returns its index.
+
+        A block that adds nothing (a cell that hands its input on) leaves the mark before it.
+        """
+        self._blocks.add(index)
+        return index
+
     def build(self, output: int) -> Network:
         """The network that ends in that node, without the nodes that it does not need."""
         live = [False] * (output + 1)
@@ -203,8 +239,9 @@ class NetworkBuilder:
             if live[index]:
                 for source in self._nodes[index].inputs:
                     live[source] = True
+        blocks = sorted(index for index in self._blocks if index <= output and live[index])
         if all(live):
-            return Network(tuple(self._nodes[: output + 1]))
+            return Network(tuple(self._nodes[: output + 1]), tuple(blocks))
         place: dict[int, int] = {}
         nodes: list[Node] = []
         for index, alive in enumerate(live):
@@ -212,7 +249,12 @@ class NetworkBuilder:
                 place[index] = len(nodes)
                 node = self._nodes[index]
                 nodes.append(Node(node.layer, tuple(place[i] for i in node.inputs), node.shape))
-        return Network(tuple(nodes))
+        return Network(tuple(nodes), tuple(place[index] for index in blocks))
+
+
+def pair(window: Window) -> tuple[int, int]:
+    """A length along height and along width."""
+    return window if isinstance(window, tuple) else (window, window)
 
 
 def output_shape(layer: Layer, inputs: tuple[Shape, ...]) -> Shape:
@@ -245,21 +287,29 @@ def _windowed(layer: Conv | Pool, shape: Shape) -> Shape:
     if isinstance(layer, Conv):
         if channels % layer.groups or layer.out_channels % layer.groups:
             raise ShapeError(f"{layer.groups} groups do not divide {channels} channels")
-        channels, padding = layer.out_channels, layer.kernel // 2
-    else:
-        padding = layer.padding
-    size = tuple(
-        (side + 2 * padding - layer.kernel) // layer.stride + 1 for side in (height, width)
-    )
-    if min(size) < 1:
-        raise ShapeError(f"a window of {layer.kernel} does not fit into {height}x{width}")
-    return (channels, *size)
+        channels = layer.out_channels
+    kernel, stride, padding = pair(layer.kernel), pair(layer.stride), pair(layer.padding)
+    rows = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
+    columns = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
+    if rows < 1 or columns < 1:
+        window = f"{kernel[0]}x{kernel[1]}"
+        raise ShapeError(f"a window of {window} does not fit into {height}x{width}")
+    return channels, rows, columns
+
+
+def _simplify(layer: Conv | Pool, *names: str) -> None:
+    """Windows of equal sides as one number, so that layers that do the same are equal."""
+    for name in names:
+        window = getattr(layer, name)
+        if isinstance(window, tuple) and window[0] == window[1]:
+            object.__setattr__(layer, name, window[0])
 
 
 def weight_elements(layer: Layer, reads: Shape) -> int:
     """Elements of the weight tensor, without bias or normalisation."""
     if isinstance(layer, Conv):
-        return layer.out_channels * (reads[0] // layer.groups) * layer.kernel * layer.kernel
+        height, width = pair(layer.kernel)
+        return layer.out_channels * (reads[0] // layer.groups) * height * width
     if isinstance(layer, Linear):
         return layer.out_features * flat(reads)
     return 0

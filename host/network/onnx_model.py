@@ -20,6 +20,7 @@ from host.network.graph import (
     Node,
     Pool,
     Scale,
+    pair,
 )
 from host.network.kernels import ACTIVATION_OPS
 from host.network.weights import Array, Weights
@@ -41,7 +42,8 @@ def onnx_bytes(
 ) -> bytes:
     """The network as a serialised ONNX model.
 
-    Input `input` is float32 of shape (1, C, H, W), output `logits` of shape (1, classes).
+    Input `input` is float32 of shape (1, C, H, W), or (1, C, 1, L) for signals, output `logits` of
+    shape (1, classes).
     `metadata` becomes the file's `metadata_props`.
     """
     model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="genba")
@@ -129,9 +131,9 @@ def _write_conv(writer: _Writer, index: int, layer: Conv, weights: Weights) -> N
     writer.node(
         "Conv",
         writer.weights(index, weights),
-        kernel_shape=(layer.kernel,) * 2,
-        strides=(layer.stride,) * 2,
-        pads=(layer.kernel // 2,) * 4,
+        kernel_shape=pair(layer.kernel),
+        strides=pair(layer.stride),
+        pads=layer.padding * 2,
         group=layer.groups,
     )
 
@@ -159,9 +161,9 @@ def _write_activation(writer: _Writer, kind: ActivationKind) -> None:
 def _write_pool(writer: _Writer, layer: Pool) -> None:
     writer.node(
         "AveragePool" if layer.kind == "average" else "MaxPool",
-        kernel_shape=(layer.kernel,) * 2,
-        strides=(layer.stride,) * 2,
-        pads=(layer.padding,) * 4,
+        kernel_shape=pair(layer.kernel),
+        strides=pair(layer.stride),
+        pads=pair(layer.padding) * 2,
     )
 
 

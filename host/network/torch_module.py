@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from host.network.graph import (
     Activation,
@@ -20,12 +21,20 @@ from host.network.graph import (
     flat,
 )
 
+
+class HardSigmoid(nn.Module):
+    """min(max(x + 3, 0), 6) / 6; torch's own has no second derivative."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return functional.relu6(features + 3.0) / 6.0
+
+
 _ACTIVATIONS: dict[ActivationKind, type[nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
     "hard_swish": nn.Hardswish,
     "sigmoid": nn.Sigmoid,
-    "hard_sigmoid": nn.Hardsigmoid,
+    "hard_sigmoid": HardSigmoid,
 }
 
 
@@ -44,7 +53,10 @@ class ScaleChannels(nn.Module):
 
 
 class NetworkModule(nn.Module):
-    """The layers of a network under their node's index; (N, C, H, W) float in, logits out."""
+    """The layers of a network under their node's index.
+
+    (N, C, H, W) float in, or (N, C, 1, L) for signals; logits out.
+    """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -71,23 +83,44 @@ def build_module(network: Network, *, seed: int) -> NetworkModule:
     arXiv:1502.01852, eq. 10), the classifier from one of standard deviation 0.01; normalisations
     start as the identity and biases at zero. The global random state is neither read nor changed.
     """
-    with torch.device("meta"):
-        module = NetworkModule(network)
-    module.to_empty(device="cpu")
+    module = NetworkModule(network)
+    draw_weights(module, seed=seed)
+    return module
+
+
+def draw_weights(module: nn.Module, *, seed: int) -> None:
+    """Give a module fresh weights in place, as `build_module` does.
+
+    Layers that are no convolution, matrix product or normalisation keep theirs.
+    """
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=0.01, generator=generator)
-            nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.BatchNorm2d):
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
             layer.reset_running_stats()
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
-    return module
+
+
+class _UndrawnConv2d(nn.Conv2d):
+    """Leaves its weights to `draw_weights`: to draw them twice takes longer than a forward pass."""
+
+    def reset_parameters(self) -> None:
+        """Do nothing."""
+
+
+class _UndrawnLinear(nn.Linear):
+    """As `_UndrawnConv2d`."""
+
+    def reset_parameters(self) -> None:
+        """Do nothing."""
 
 
 def _module(node: Node, network: Network) -> nn.Module:
@@ -98,7 +131,7 @@ def _module(node: Node, network: Network) -> nn.Module:
         return nn.BatchNorm2d(node.shape[0])
     if isinstance(layer, Linear):
         features = flat(network.input_shapes(node)[0])
-        return nn.Sequential(nn.Flatten(), nn.Linear(features, layer.out_features))
+        return nn.Sequential(nn.Flatten(), _UndrawnLinear(features, layer.out_features))
     return _weightless(layer)
 
 
@@ -121,12 +154,12 @@ def _weightless(layer: Layer) -> nn.Module:
 
 
 def _convolution(layer: Conv, in_channels: int) -> nn.Module:
-    convolution = nn.Conv2d(
+    convolution = _UndrawnConv2d(
         in_channels,
         layer.out_channels,
         layer.kernel,
         stride=layer.stride,
-        padding=layer.kernel // 2,
+        padding=layer.padding,
         groups=layer.groups,
         bias=layer.bias,
     )

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from host.network.graph import BatchNorm, Conv, Linear, Network, Shape, flat, weight_elements
+from host.network.graph import (
+    BatchNorm,
+    Conv,
+    Linear,
+    Network,
+    Shape,
+    flat,
+    pair,
+    weight_elements,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,7 +90,7 @@ def folded_weights(module: "NetworkModule") -> dict[int, LayerWeights]:
 def _weight_shape(layer: Conv | Linear, reads: Shape) -> tuple[int, ...]:
     if isinstance(layer, Linear):
         return (layer.out_features, flat(reads))
-    return (layer.out_channels, reads[0] // layer.groups, layer.kernel, layer.kernel)
+    return (layer.out_channels, reads[0] // layer.groups, *pair(layer.kernel))
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from host.store.acts import (
 from host.store.audit import AuditCheck, AuditEntry
 from host.store.blobs import Blob, BlobMismatchError, IncomingBlob, UnknownBlobError
 from host.store.bundles import StoredBundle
-from host.store.candidates import StoredCandidate, UnknownCandidateError
+from host.store.candidates import StoredCandidate, StoredScore, UnknownCandidateError
 from host.store.codec import StoredValueError
 from host.store.cost_models import StoredCostModel
 from host.store.database import ConflictError, StoreError, StoreUrlError
@@ -71,6 +71,7 @@ __all__ = [
     "StoredCandidate",
     "StoredCostModel",
     "StoredMeasurement",
+    "StoredScore",
     "StoredValueError",
     "Study",
     "StudyCandidate",

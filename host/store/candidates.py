@@ -31,6 +31,17 @@ class StoredCandidate:
     parameters: int
 
 
+@dataclass(frozen=True)
+class StoredScore:
+    """What a version of a proxy says of a candidate that it sees with some input."""
+
+    candidate_key: str
+    proxy: str
+    version: str
+    input_key: str
+    value: float | None
+
+
 class Candidates:
     """The candidates of a workspace; isomorphic ones have one key and one row."""
 
@@ -69,42 +80,44 @@ class Candidates:
             return StoredCandidate(row.key, row.space, row.text, row.macs, row.parameters)
 
     def scores(
-        self, candidate_keys: Iterable[str], proxy: str, version: str, input_key: str
+        self, proxy: str, version: str, input_keys: Mapping[str, str]
     ) -> dict[str, float | None]:
-        """The scores that are known; None is a score that was not finite."""
-        keys = list(candidate_keys)
+        """The scores that are known, by candidate key; None is a score that was not finite.
+
+        `input_keys` names, by candidate key, the input that the score must be of.
+        """
+        keys = list(input_keys)
         found: dict[str, float | None] = {}
         with self._database.read() as session:
             for start in range(0, len(keys), IDS_A_QUERY):
                 rows = session.execute(
-                    select(ScoreRow.candidate_key, ScoreRow.value).where(
+                    select(ScoreRow.candidate_key, ScoreRow.input_key, ScoreRow.value).where(
                         ScoreRow.candidate_key.in_(keys[start : start + IDS_A_QUERY]),
                         ScoreRow.proxy == proxy,
                         ScoreRow.version == version,
-                        ScoreRow.input_key == input_key,
                     )
                 )
-                found |= {key: value for key, value in rows}  # noqa: C416 - a Row is no typed pair
+                found |= {key: value for key, of, value in rows if of == input_keys[key]}
         return found
 
     @retried
-    def add_scores(
-        self, proxy: str, version: str, input_key: str, values: Mapping[str, float | None]
-    ) -> None:
-        """Keep the scores of candidates that were added before, by candidate key.
+    def add_scores(self, scores: Iterable[StoredScore]) -> None:
+        """Keep scores of candidates that were added before, in one transaction.
 
         A value that is not finite is kept as None: it need not be computed again. A score that is
         there already stays as it is.
         """
         rows = [
             {
-                "candidate_key": key,
-                "proxy": proxy,
-                "version": version,
-                "input_key": input_key,
-                "value": value if value is not None and math.isfinite(value) else None,
+                "candidate_key": score.candidate_key,
+                "proxy": score.proxy,
+                "version": score.version,
+                "input_key": score.input_key,
+                "value": None
+                if score.value is None or not math.isfinite(score.value)
+                else score.value,
             }
-            for key, value in values.items()
+            for score in scores
         ]
         with self._database.write() as session:
             insert_absent(session, ScoreRow, rows)

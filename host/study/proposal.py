@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cost_models.kernels import KernelGraph
-from host.network.graph import DeadNetworkError, Network
+from host.network.graph import InvalidNetworkError, Network
 from host.network.kernels import kernels_of
 from host.network.onnx_model import onnx_bytes
 from host.network.weights import random_weights
+from host.proxies.scoring import Subject
 from host.spaces.base import Candidate, SearchSpace, Task
 
 _BYTES_OF_A_NODE = 320
@@ -53,15 +54,28 @@ class Proposer:
         self._by_key: dict[str, Proposal] = {}
 
     def fresh(self, candidates: Iterable[Candidate]) -> list[Proposal]:
-        """Those that are alive and not isomorphic to one made before."""
+        """Those that are networks and not isomorphic to one made before."""
         proposals = []
         for candidate in candidates:
             try:
                 network = self.space.build(candidate, self.task)
-            except DeadNetworkError:
+            except InvalidNetworkError:
                 continue
             if network.key not in self._by_key:
                 proposal = Proposal(candidate, self.space.text(candidate), network)
                 self._by_key[network.key] = proposal
                 proposals.append(proposal)
         return proposals
+
+    def subject(self, proposal: Proposal) -> Subject:
+        """A proposal as proxies see it: by the stand-in of its space, where there is one."""
+        looked_at = self.space.scoring_network(proposal.candidate, self.task)
+        return Subject(
+            key=proposal.key,
+            space=self.space.name,
+            text=proposal.text,
+            network=proposal.network,
+            macs=proposal.network.macs,
+            parameters=proposal.network.parameters,
+            looked_at=None if looked_at.key == proposal.key else looked_at,
+        )

@@ -8,7 +8,7 @@ anything, is continued by running it again.
 import fcntl
 import json
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,15 @@ from host.calibration.stored import Example, keep_of_study
 from host.config import StudyConfig
 from host.errors import GenbaError, UsageError
 from host.preprocessing import Channels
-from host.proxies.engine import proxies_by_name
+from host.proxies.choice import judge
 from host.spaces.base import SearchSpace, Task
-from host.spaces.mobile import Mobile
-from host.spaces.nasbench201 import NasBench201
+from host.spaces.catalogue import space_by_name
 from host.store.store import Store
 from host.store.studies import PredictionRow, Study, StudyCandidate, UnknownStudyError
 from host.study.finalist import FinalistResult
 from host.study.finalists import Finishing, choose, finalist_memo
 from host.study.front import FrontReport, FrontRow, OnDevice, Point
+from host.study.images import view_of_images
 from host.study.ledger import Ledger, Manner, study_devices
 from host.study.limits import limits_of
 from host.study.proposal import Proposal, Proposer
@@ -150,28 +150,22 @@ def make_search(
 ) -> Search:
     """The search of a study, before its first step."""
     channels = _channels(config, loader.folder)
-    batch = config.search.batch_size
-
-    def images(height: int, width: int) -> Any:
-        return loader.batch(batch, height, width, channels)
+    proposer = Proposer(space_of(config), Task(channels, len(loader.folder.classes)))
 
     def on_scored(proposals: Sequence[Proposal]) -> None:
         first = len(search.archive) - len(proposals)
         rows = [StudyCandidate(p.key, first + n, "scored") for n, p in enumerate(proposals)]
         store.studies.add_candidates(study.id, rows)
 
-    fingerprint = loader.folder.fingerprint[:16]
     search = Search(
         config=config,
         limits=limits_of(config),
-        proposer=Proposer(space_of(config), Task(channels, len(loader.folder.classes))),
+        proposer=proposer,
         scorer=Scorer(
             store=store,
-            proxies=proxies_by_name(config.search.proxies),
-            images=images,
-            input_key=f"images {fingerprint} batch {batch} seed {config.seed}",
-            seed=config.seed,
-            space=config.space.name,
+            ensemble=judge(config.search.ensemble, config.search.proxies),
+            view=view_of_images(loader, config.search.batch_size, seed=config.seed),
+            subject=proposer.subject,
         ),
         ledger=ledger,
         surrogates=Surrogates({device.name: device.config.threads for device in ledger.devices}),
@@ -183,12 +177,8 @@ def make_search(
 
 def space_of(config: StudyConfig) -> SearchSpace:
     """The search space that a study names."""
-    if config.space.name == "nasbench201":
-        return NasBench201(resolution=config.space.resolution or 32)
-    restrict: dict[str, tuple[Hashable, ...]] = {
-        name: tuple(choices) for name, choices in config.space.restrict.items()
-    }
-    return Mobile(restrict)
+    restrict = {name: tuple(choices) for name, choices in config.space.restrict.items()}
+    return space_by_name(config.space.name, restrict=restrict, resolution=config.space.resolution)
 
 
 def front_report(config: StudyConfig, search: Search, front: list[Proposal]) -> FrontReport:
@@ -211,7 +201,7 @@ def front_report(config: StudyConfig, search: Search, front: list[Proposal]) -> 
     return FrontReport(
         study=config.name,
         space=config.space.name,
-        proxies=list(config.search.proxies),
+        proxies=list(search.scorer.ensemble.members),
         limits=[str(limit) for limit in search.limits],
         device_limits_seconds={
             limit.device: limit.maximum

@@ -221,10 +221,16 @@ class ImageLoader:
 
         Normalised by their own mean and deviation. This is what proxies look at.
         """
+        return self.labelled_batch(count, height, width, channels)[0]
+
+    def labelled_batch(
+        self, count: int, height: int, width: int, channels: Channels | None = None
+    ) -> tuple[Floats, Labels]:
+        """The images of `batch`, and their classes (N,)."""
         train = self.parts["train"]
         ordered = sorted(train, key=lambda item: _draw(item.sha256, self.seed + 1))[:count]
         images = self._decode(ordered, height, width, channels or self.folder.channels)
-        return preprocessing_of(images.pixels).normalise(images.pixels)
+        return preprocessing_of(images.pixels).normalise(images.pixels), images.labels
 
     def _load(self, height: int, width: int, channels: Channels) -> ImageSplit:
         images = {s: self._decode(self.parts[s], height, width, channels) for s in SUBSETS}

@@ -41,7 +41,7 @@ from host.measurement import (
     Verdict,
     VerifySpec,
 )
-from host.network.graph import DeadNetworkError, Network
+from host.network.graph import InvalidNetworkError, Network
 from host.pki import SERVER_NAME, Token
 from host.spaces.base import SearchSpace, Task, sample
 from host.store import Store
@@ -436,7 +436,7 @@ def random_networks() -> Callable[[SearchSpace, int], list[Network]]:
         while len(networks) < count:
             try:
                 networks.append(space.build(sample(space, rng), Task(channels=3, classes=5)))
-            except DeadNetworkError:
+            except InvalidNetworkError:
                 continue
         return networks
 
@@ -553,7 +553,7 @@ def made_up_models(
         models.append(energy.fit(graphs, watts * latency.measured_values))
         models.append(power.fit(graphs, np.full(len(graphs), watts)))
     examples = [
-        Example(one.name, hashlib.sha256(one.onnx()).hexdigest(), number)
+        Example(one.name, hashlib.sha256(one.model_bytes()).hexdigest(), number)
         for number, one in enumerate(networks, start=1)
     ]
     return tuple(models), tuple(examples)

@@ -1,10 +1,22 @@
 """`study.toml`: what it may say, and the sentence for what it may not."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from host.config import ConfigError, StudyConfig, load_study, stored_study, study_schema
+from host.config import (
+    DEFAULT_ENSEMBLE,
+    ConfigError,
+    SpaceName,
+    StudyConfig,
+    load_study,
+    stored_study,
+    study_schema,
+)
+from host.spaces.base import size
+from host.spaces.catalogue import SPACES, space_by_name
+from host.study.run import space_of
 
 MINIMAL = """
 name = "line-3"
@@ -57,8 +69,10 @@ def test_the_effective_configuration_reads_back_as_the_same_study(tmp_path):
         (MINIMAL + "[budget]\nmeasurements = 12\ncalibration = 12\n", "more than calibration"),
         (MINIMAL + '[search]\nproxies = ["magic"]\n', "search.proxies.0"),
         (MINIMAL + "[search]\nproxies = []\n", "search.proxies"),
-        (MINIMAL + '[space]\nname = "nasbench201"\nrestrict.width = [1]\n', "restrict belongs"),
         (MINIMAL + "[space]\nresolution = 64\n", "resolution belongs to nasbench201"),
+        (MINIMAL + '[space]\nname = "resnet-lite"\nresolution = 64\n', "resolution belongs"),
+        (MINIMAL + '[space]\nname = "conv1d"\n', "conv1d is a space for signals"),
+        (MINIMAL + '[space]\nname = "darts"\n', "space.name: .*'resnet-lite'"),
         ("name = ", "is no TOML file"),
     ],
 )
@@ -80,6 +94,28 @@ def test_several_problems_are_counted(tmp_path):
         load_study(write(tmp_path, "one = 1\ntwo = 2\n" + MINIMAL))
 
 
+def test_the_names_of_spaces_are_those_of_the_catalogue():
+    assert get_args(SpaceName) == tuple(SPACES)
+
+
+@pytest.mark.parametrize(
+    ("space", "name"),
+    [
+        ('name = "resnet-lite"\nrestrict.block = ["plain"]', "resnet-lite"),
+        ('name = "nasbench201"\nresolution = 48\nrestrict.operation = ["none", "nor_conv_3x3"]',
+         "nasbench201"),
+        ("restrict.squeeze = [false]", "mobile"),
+    ],
+)  # fmt: skip
+def test_every_space_for_images_can_be_named_and_restricted(tmp_path, space, name):
+    config = load_study(write(tmp_path, MINIMAL + f"[space]\n{space}\n"))
+
+    space = space_of(config)
+
+    assert space.name == name
+    assert size(space) < size(space_by_name(name))
+
+
 def test_the_schema_names_every_section():
     assert set(study_schema()["properties"]) == set(StudyConfig.model_fields)
 
@@ -95,3 +131,24 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
 def test_a_limit_is_a_finite_number(tmp_path, value):
     with pytest.raises(ConfigError, match="max_latency_ms"):
         load_study(write(tmp_path, MINIMAL.replace("20", value)))
+
+
+def test_without_a_choice_the_default_ensemble_is_written_down(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(MINIMAL)
+
+    study = load_study(path)
+
+    assert (study.search.ensemble, study.search.proxies) == (DEFAULT_ENSEMBLE, None)
+    assert stored_study(study.effective_json()) == study
+
+
+def test_proxies_stand_instead_of_an_ensemble(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(MINIMAL + '[search]\nproxies = ["zico", "flops"]\n')
+
+    assert load_study(path).search.ensemble is None
+
+    path.write_text(MINIMAL + '[search]\nproxies = ["zico"]\nensemble = "az_nas"\n')
+    with pytest.raises(ConfigError, match="proxies and ensemble exclude each other"):
+        load_study(path)

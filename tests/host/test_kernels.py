@@ -18,10 +18,17 @@ from host.network.graph import (
 from host.network.kernels import kernels_of
 from host.network.onnx_model import onnx_bytes
 from host.network.weights import random_weights
+from host.spaces.conv1d import Conv1d
 from host.spaces.mobile import Mobile
 from host.spaces.nasbench201 import NasBench201
+from host.spaces.resnet_lite import ResNetLite
 
-SPACES = [NasBench201(), Mobile({"resolution": (32, 64), "width": (0.25, 0.5)})]
+SPACES = [
+    NasBench201(),
+    Mobile({"resolution": (32, 64), "width": (0.25, 0.5)}),
+    ResNetLite({"resolution": (32, 48), "width": (16, 32)}),
+    Conv1d({"width": (4, 8, 16)}),
+]
 
 
 def executed_operators(network, tmp_path):
@@ -81,3 +88,28 @@ def test_costs_of_kernels_add_up_to_those_of_the_network(random_networks, space)
         assert graph.macs == network.macs
         assert graph.weight_bytes >= 4 * network.parameters * 0.9
         assert graph.peak_activation_bytes >= max(k.output_bytes for k in graph.kernels)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Conv(6, kernel=(1, 7)),
+        Conv(6, kernel=(5, 1), stride=(2, 1)),
+        Conv(6, kernel=(1, 31), stride=(1, 4), groups=2),
+        Conv(4, kernel=(3, 5), stride=(1, 2), groups=4),
+        Conv(6, kernel=1, stride=(1, 2)),
+        Pool("maximum", kernel=(1, 2), stride=(1, 2)),
+        Pool("average", kernel=(3, 5), stride=(2, 1), padding=(1, 2)),
+    ],
+    ids=str,
+)
+def test_kernels_of_windows_with_two_lengths_are_those_of_the_file(layer, tmp_path):
+    builder = NetworkBuilder((4, 9, 40))
+    index = builder.add(Activation("relu"), builder.add(layer, 0))
+    network = builder.build(builder.add(Linear(3), builder.add(GlobalPool(), index)))
+
+    kernels = kernels_of(network)
+
+    assert kernels == kernels_from_onnx(onnx_bytes(network, random_weights(network, seed=0)))
+    assert kernels.macs == network.macs
+    assert Counter(k.ops[0] for k in kernels.kernels) == executed_operators(network, tmp_path)

@@ -10,7 +10,9 @@ from host.network.graph import (
     Activation,
     Add,
     Conv,
+    DeadNetworkError,
     GlobalPool,
+    InvalidNetworkError,
     Linear,
     Network,
     NetworkBuilder,
@@ -20,11 +22,18 @@ from host.network.graph import (
 from host.network.onnx_model import IR_VERSION, OPSET, onnx_bytes
 from host.network.torch_module import build_module
 from host.network.weights import folded_weights, random_weights
+from host.spaces.conv1d import Conv1d
 from host.spaces.mobile import Mobile
 from host.spaces.nasbench201 import NasBench201
+from host.spaces.resnet_lite import ResNetLite
 
 SMALL_MOBILE = Mobile({"resolution": (32, 64), "width": (0.25, 0.5, 1.0)})
-SPACES = [NasBench201(), SMALL_MOBILE]
+SPACES = [
+    NasBench201(),
+    SMALL_MOBILE,
+    ResNetLite({"resolution": (32, 48), "width": (16, 32)}),
+    Conv1d({"width": (4, 8, 16)}),
+]
 
 
 def run_onnx(model: bytes, images: np.ndarray) -> np.ndarray:
@@ -165,3 +174,104 @@ def test_every_activation_means_the_same_in_torch_and_onnx(kind):
 
     expected = build_module(network, seed=0)(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(logits, expected, atol=1e-6)
+
+
+UNEVEN = [
+    Conv(6, kernel=(1, 7)),
+    Conv(6, kernel=(5, 1), stride=(2, 1)),
+    Conv(6, kernel=(1, 31), stride=(1, 4), groups=2),
+    Conv(4, kernel=(3, 5), stride=(1, 2), groups=4),
+    Conv(6, kernel=(1, 3), norm=False, bias=True),
+    Conv(6, kernel=(1, 4), stride=(1, 2)),
+    Pool("maximum", kernel=(1, 2), stride=(1, 2)),
+    Pool("maximum", kernel=(1, 3), stride=(1, 2), padding=(0, 1)),
+    Pool("average", kernel=(3, 5), stride=(2, 1), padding=(1, 2)),
+]
+
+
+@pytest.mark.parametrize("layer", UNEVEN, ids=str)
+def test_a_window_with_two_lengths_means_the_same_in_torch_onnx_and_here(layer):
+    builder = NetworkBuilder((4, 9, 40))
+    index = builder.add(layer, 0)
+    network = builder.build(index)
+    module = build_module(network, seed=2).eval()
+    images = torch.randn(1, 4, 9, 40, generator=torch.Generator().manual_seed(1))
+
+    logits = run_onnx(onnx_bytes(network, folded_weights(module)), images.numpy())
+
+    with torch.no_grad():
+        expected = module(images).numpy()
+    assert logits.shape[1:] == expected.shape[1:] == network.output_shape
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    assert network.parameters == sum(p.numel() for p in module.parameters())
+
+
+def test_random_weights_have_the_shape_of_windows_with_two_lengths():
+    builder = NetworkBuilder((4, 1, 64))
+    network = builder.build(builder.conv(0, Conv(6, kernel=(1, 31), groups=2)))
+
+    assert random_weights(network, seed=0)[1].weight.shape == (6, 2, 1, 31)
+
+
+def test_a_window_of_equal_lengths_is_the_same_however_it_is_written():
+    assert Conv(8, kernel=(3, 3), stride=(2, 2)) == Conv(8, kernel=3, stride=2)
+    assert Pool("average", (2, 2), (2, 2), (0, 0)) == Pool("average", 2, 2, 0)
+    assert repr(Conv(8, kernel=(3, 3))) == repr(Conv(8, kernel=3))
+
+
+def test_the_key_tells_windows_along_height_from_windows_along_width():
+    keys = set()
+    for kernel in ((1, 3), (3, 1), 3):
+        builder = NetworkBuilder((4, 8, 8))
+        keys.add(builder.build(builder.conv(0, Conv(4, kernel))).key)
+
+    assert len(keys) == 3
+
+
+def test_a_signal_shorter_than_a_window_is_refused():
+    builder = NetworkBuilder((4, 1, 8))
+
+    with pytest.raises(ShapeError, match="1x9 does not fit into 1x8"):
+        builder.add(Pool("maximum", kernel=(1, 9), stride=(1, 1)), 0)
+
+
+def marked(*, blocks: bool) -> Network:
+    builder = NetworkBuilder((3, 8, 8))
+    builder.block(builder.conv(0, Conv(16, kernel=3)))  # nobody reads this one
+    stem = builder.conv(0, Conv(8, kernel=3), "relu")
+    body = builder.conv(stem, Conv(8, kernel=3), "relu")
+    if blocks:
+        builder.block(builder.block(stem))
+        builder.block(body)
+    return builder.build(builder.add(Linear(2), builder.add(GlobalPool(), body)))
+
+
+def test_blocks_point_to_the_nodes_that_were_marked_though_dead_ones_are_gone():
+    network = marked(blocks=True)
+
+    assert network.blocks == (2, 4)
+    assert all(isinstance(network.nodes[index].layer, Activation) for index in network.blocks)
+
+
+def test_marks_change_neither_equality_nor_hash_nor_key():
+    with_marks, without = marked(blocks=True), marked(blocks=False)
+
+    assert without.blocks == ()
+    assert with_marks == without
+    assert hash(with_marks) == hash(without)
+    assert with_marks.key == without.key
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: space.name)
+def test_every_space_marks_blocks_of_feature_maps_from_stem_to_end(random_networks, space):
+    for network in random_networks(space, 5):
+        shapes = [network.nodes[index].shape for index in network.blocks]
+
+        assert len(shapes) >= 3
+        assert list(network.blocks) == sorted(set(network.blocks))
+        assert all(len(shape) == 3 for shape in shapes)
+
+
+def test_what_is_no_network_is_one_family_of_errors():
+    assert issubclass(ShapeError, InvalidNetworkError)
+    assert issubclass(DeadNetworkError, InvalidNetworkError)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from host.network.graph import DeadNetworkError
 from host.spaces.base import Candidate, CandidateTextError, SpaceChoiceError, Task, sample, size
-from host.spaces.mobile import CHOICES, STAGE_CHANNELS, Mobile
+from host.spaces.mobile import STAGE_CHANNELS, Mobile
 from host.spaces.nasbench201 import NasBench201
 
 CIFAR10 = Task(channels=3, classes=10)
@@ -148,6 +148,82 @@ def test_every_mobile_candidate_builds_and_fits_the_task(seed):
     assert network.macs > 0
 
 
+def test_proxies_look_at_a_shallower_network_of_the_same_cell():
+    space = NasBench201(scoring_cells=2)
+    candidate = space.parse(
+        "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+    )
+
+    looked_at = space.scoring_network(candidate, CIFAR10)
+
+    assert looked_at == NasBench201(cells=2).build(candidate, CIFAR10)
+    assert looked_at.macs < space.build(candidate, CIFAR10).macs / 2
+
+
+def test_a_stand_in_is_never_deeper_than_the_network():
+    space = NasBench201(cells=1, scoring_cells=3)
+    candidate = space.parse("|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|")
+
+    assert space.scoring_network(candidate, CIFAR10) == space.build(candidate, CIFAR10)
+
+
+def test_nasbench201_marks_the_stem_every_cell_and_every_reduction():
+    space = NasBench201(cells=4)
+    candidate = space.parse(
+        "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|nor_conv_1x1~1|none~2|"
+    )
+
+    network = space.build(candidate, CIFAR10)
+
+    assert len(network.blocks) == 1 + 3 * 4 + 2
+    assert [network.nodes[index].shape[0] for index in network.blocks] == (
+        [16] * 5 + [32] * 5 + [64] * 5
+    )
+
+
+def test_restricting_the_operation_of_nasbench201_leaves_only_those_cells():
+    space = NasBench201(restrict={"operation": ("none", "nor_conv_3x3")})
+
+    texts = {space.text(sample(space, np.random.default_rng(seed))) for seed in range(30)}
+
+    assert size(space) == 2**6
+    assert all("skip" not in text and "1x1" not in text and "avg" not in text for text in texts)
+    assert all(space.text(space.parse(text)) == text for text in texts)
+
+
+def test_a_restriction_changes_indices_and_not_what_a_text_means():
+    narrow, wide = NasBench201(restrict={"operation": ("none", "nor_conv_3x3")}), NasBench201()
+    text = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|nor_conv_3x3~2|"
+
+    networks = [space.build(space.parse(text), CIFAR10) for space in (narrow, wide)]
+
+    assert networks[0] == networks[1]
+
+
+def test_a_text_of_a_cell_that_was_ruled_out_is_refused():
+    space = NasBench201(restrict={"operation": ("none", "nor_conv_3x3")})
+
+    with pytest.raises(CandidateTextError, match="none, nor_conv_3x3"):
+        space.parse("|skip_connect~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+
+
+@pytest.mark.parametrize(
+    "restrict", [{"edge": ("none",)}, {"operation": ("nor_conv_5x5",)}, {"operation": ()}]
+)
+def test_a_wrong_restriction_of_nasbench201_is_refused(restrict):
+    with pytest.raises(SpaceChoiceError):
+        NasBench201(restrict=restrict)
+
+
+def test_mobile_marks_the_stem_every_block_and_the_head():
+    space = Mobile()
+    candidate = space.parse(
+        "r64 w0.5 relu stem2 head320 | k3e3d2 | k5e6d1se | k3e3d1 | k3e3d3 | k3e1d1"
+    )
+
+    assert len(space.build(candidate, CIFAR10).blocks) == 1 + (2 + 1 + 1 + 3 + 1) + 1
+
+
 def test_restricting_a_decision_leaves_only_what_was_named():
     space = Mobile({"resolution": (64,), "squeeze": (False,)})
 
@@ -186,6 +262,7 @@ def test_a_text_that_is_no_mobile_candidate_is_refused(text):
 def test_mobile_decides_kernel_expansion_depth_and_squeeze_in_every_stage():
     names = [decision.name for decision in Mobile().decisions]
 
-    per_stage = ("kernel", "expansion", "depth", "squeeze")
-    assert len(names) == len(CHOICES) - len(per_stage) + len(per_stage) * len(STAGE_CHANNELS)
+    per_stage = ["kernel", "expansion", "depth", "squeeze"]
+    assert [item.name for item in Mobile.per_stage] == per_stage
+    assert len(names) == len(Mobile.once) + len(per_stage) * len(STAGE_CHANNELS)
     assert len(set(names)) == len(names)

@@ -196,7 +196,7 @@ def kiosk(
 def mobile(tmp_path: Path) -> Path:
     """A candidate of our space that no cost model was fitted on."""
     path = tmp_path / "mobile.onnx"
-    path.write_bytes(mobile_candidates(1, seed=99)[0].onnx())
+    path.write_bytes(mobile_candidates(1, seed=99)[0].model_bytes())
     return path
 
 

@@ -22,6 +22,7 @@ from host.store import (
     KeyInUseError,
     PredictionRow,
     Store,
+    StoredScore,
     StoreError,
     StoreUrlError,
     StudyCandidate,
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from tests.host.conftest import FakeClock, Fleet
 
 MIGRATIONS = Path(host.store.migrations.__file__).parent
+
+
+def scores(input_key: str = "in", **values: float) -> list[StoredScore]:
+    return [StoredScore(key, "naswot", "1", input_key, value) for key, value in values.items()]
 
 
 def test_the_migrations_make_the_schema_of_the_tables(store: Store) -> None:
@@ -248,27 +253,39 @@ def test_scores_are_kept_even_when_they_are_not_finite(store: Store) -> None:
     for key in ("a", "b", "c"):
         store.candidates.add(key, "mobile", "text", 10, 20)
 
-    store.candidates.add_scores("naswot", "1", "in", {"a": 1.5, "b": math.nan, "c": -math.inf})
-    store.candidates.add_scores("naswot", "1", "in", {"a": 99.0})
+    store.candidates.add_scores(scores(a=1.5, b=math.nan, c=-math.inf))
+    store.candidates.add_scores(scores(a=99.0))
 
-    known = store.candidates.scores(["a", "b", "c", "d"], "naswot", "1", "in")
+    known = store.candidates.scores("naswot", "1", dict.fromkeys("abcd", "in"))
     assert known == {"a": 1.5, "b": None, "c": None}
-    assert store.candidates.scores(["a"], "naswot", "2", "in") == {}
-    assert store.candidates.scores(["a"], "synflow", "1", "in") == {}
+    assert store.candidates.scores("naswot", "2", {"a": "in"}) == {}
+    assert store.candidates.scores("synflow", "1", {"a": "in"}) == {}
+
+
+def test_each_candidate_has_scores_of_its_own_input(store: Store) -> None:
+    for key in ("a", "b"):
+        store.candidates.add(key, "mobile", "text", 10, 20)
+    store.candidates.add_scores(scores(a=1.0, b=2.0))
+    store.candidates.add_scores(scores("other", a=3.0))
+
+    known = store.candidates.scores("naswot", "1", {"a": "other", "b": "in"})
+    assert known == {"a": 3.0, "b": 2.0}
+    assert store.candidates.scores("naswot", "1", {"b": "other"}) == {}
 
 
 def test_scores_of_many_candidates_are_found(store: Store) -> None:
     keys = [f"{i:05}" for i in range(2500)]
     for key in keys[::500]:
         store.candidates.add(key, "mobile", "t", 1, 1)
-    store.candidates.add_scores("p", "1", "in", dict.fromkeys(keys[::500], 1.0))
+    store.candidates.add_scores(StoredScore(key, "naswot", "1", "in", 1.0) for key in keys[::500])
 
-    assert set(store.candidates.scores(keys, "p", "1", "in")) == set(keys[::500])
+    known = store.candidates.scores("naswot", "1", dict.fromkeys(keys, "in"))
+    assert set(known) == set(keys[::500])
 
 
 def test_a_score_needs_its_candidate(store: Store) -> None:
     with pytest.raises(StoreError):
-        store.candidates.add_scores("p", "1", "in", {"nobody": 1.0})
+        store.candidates.add_scores(scores(nobody=1.0))
 
 
 def test_a_candidate_stays_as_it_was_first(store: Store) -> None:

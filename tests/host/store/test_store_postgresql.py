@@ -18,7 +18,7 @@ from sqlalchemy import func, select, text
 from host.device import DeviceFacts
 from host.job import Lease
 from host.measurement import Measurement
-from host.store import ConflictError, PredictionRow, Store, StoreError
+from host.store import ConflictError, PredictionRow, Store, StoredScore, StoreError
 from host.store.database import Database, retried
 from host.store.tables import StudyRow
 
@@ -134,7 +134,7 @@ def test_the_same_rows_in_any_order_from_many_threads_are_kept(
         ]
         for _ in range(2):
             where.studies.add_predictions(study.id, rows)
-            where.candidates.add_scores("p", "1", "in", dict.fromkeys(order, 1.0))
+            where.candidates.add_scores(StoredScore(key, "p", "1", "in", 1.0) for key in order)
             where.studies.add_front(study.id, order[: 30 + number])
 
     at_once(*[partial(act, number) for number in range(THREADS)])

@@ -1,11 +1,15 @@
 """The search from calibration to front, against devices that answer at once."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
 from host.config import StudyConfig
 from host.measurement import PRESETS, Measurement
-from host.proxies.engine import proxies_by_name
+from host.proxies.choice import judge
+from host.proxies.scoring import View
+from host.proxies.work import Batch
 from host.spaces.base import Task, sample
 from host.spaces.mobile import Mobile
 from host.store.devices import UnknownDeviceError
@@ -17,20 +21,26 @@ from host.study.search import Search
 from host.study.surrogates import Surrogates, TooFewMeasurementsError
 
 
-def images(height, width):
-    return np.random.default_rng(0).standard_normal((8, 1, height, width)).astype(np.float32)
+@cache
+def images(shape):
+    pixels = np.random.default_rng(0).standard_normal((8, *shape)).astype(np.float32)
+    return Batch("images", pixels)
 
 
 def make_search(store, config, recorder):
     study = store.studies.create(config.name, config.effective_json(), config.seed)
     devices = study_devices(store, config.devices)
     space = Mobile({name: tuple(kept) for name, kept in config.space.restrict.items()})
+    proposer = Proposer(space, Task(channels=1, classes=2))
     return Search(
         config=config,
         limits=limits_of(config),
-        proposer=Proposer(space, Task(channels=1, classes=2)),
+        proposer=proposer,
         scorer=Scorer(
-            store, proxies_by_name(config.search.proxies), images, "test", config.seed, "mobile"
+            store,
+            judge(config.search.ensemble, config.search.proxies),
+            View(images, config.seed),
+            proposer.subject,
         ),
         ledger=Ledger(store, study.id, devices, recorder, Manner(PRESETS["quick"])),
         surrogates=Surrogates({device.name: device.config.threads for device in devices}),

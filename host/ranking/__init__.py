@@ -1,0 +1,1 @@
+"""Ranks networks without training them, and says how sure the ranks are."""

@@ -89,6 +89,5 @@ def _job(specimen: Specimen, threads: int, folder: Path) -> Job:
     # Names hold signs that file systems do not like, and repeat none.
     stem = "".join(sign if sign.isalnum() else "-" for sign in specimen.name)
     path = folder / f"{stem}.{specimen.form}"
-    if not path.exists():
-        path.write_bytes(specimen.model_bytes())
+    path.write_bytes(specimen.model_bytes())
     return Job(specimen.name, path, {}, threads)

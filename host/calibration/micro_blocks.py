@@ -50,8 +50,8 @@ def gated_block(w: ModelWriter, x: Tensor) -> Tensor:
 
 
 def wide_block(w: ModelWriter, x: Tensor) -> Tensor:
-    """The block of ConvNeXt: depthwise 7x7, then an MLP on each pixel."""
+    """The block of ConvNeXt: a large depthwise window, then an MLP on each pixel."""
     channels = w.channels(x)
-    pixels = w.pixels(w.depthwise(x, 7))
+    pixels = w.pixels(w.depthwise(x, w.largest_depthwise))
     inside = w.gelu(w.dense(w.layer_norm(pixels), 4 * channels, activation=None))
     return w.add(x, w.image_of(w.dense(inside, channels, activation=None)))

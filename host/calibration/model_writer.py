@@ -8,7 +8,7 @@ in one of them may be ten in the other.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 Activation = Literal["relu", "sigmoid", "hard_swish"]
 Function = Literal["relu", "sigmoid", "hard_swish", "tanh", "exp", "erf", "negative"]
@@ -49,6 +49,9 @@ class ModelWriter(ABC):
     Weights are random, scaled so that a chain of any length stays finite. A signal is an image of
     one dimension. Rows are tensors of any shape whose last axis holds the features.
     """
+
+    largest_depthwise: ClassVar[int]
+    """The largest window of a depthwise convolution in whole networks."""
 
     @abstractmethod
     def image(self, channels: int, height: int, width: int) -> Tensor:

@@ -20,6 +20,7 @@ from host.calibration.model_writer import (
     Recurrence,
     Tensor,
 )
+from host.calibration.specimens import LARGEST_DEPTHWISE
 
 OPSET = 17
 IR_VERSION = 8
@@ -56,6 +57,8 @@ class OnnxWriter(ModelWriter):
     Weights are drawn from `seed`; where not `filled` they are only named, as external data that
     nobody has: enough to read kernels from.
     """
+
+    largest_depthwise = LARGEST_DEPTHWISE["onnx"]
 
     def __init__(self, seed: int = 0, *, filled: bool = True) -> None:
         self._random = np.random.default_rng(seed)

@@ -1,5 +1,6 @@
 """What a device can be calibrated with: synthetic networks, and candidates of a search space."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol, get_args
@@ -15,6 +16,11 @@ SpecimenKind = Literal["micro-graph", "network", "candidate", "file"]
 Form = Literal["onnx", "tflite"]
 """The format of a file, called as the runtime that takes it."""
 FORMS: tuple[Form, ...] = get_args(Form)
+
+LARGEST_DEPTHWISE: Mapping[Form, int] = {"onnx": 7, "tflite": 5}
+"""The largest window of a depthwise convolution in whole networks. TFLite runs larger ones some
+ten times slower than what its networks are made of: they would drown that.
+"""
 
 _TASK = Task(channels=3, classes=10)
 _MOST_WEIGHT_BYTES = 32_000_000  # so that the slowest link brings it within a minute
@@ -88,10 +94,11 @@ class MobileCandidate:
 
 
 def mobile_candidates(count: int, seed: int, form: Form = "onnx") -> tuple[MobileCandidate, ...]:
-    """So many different candidates drawn at random, of at most 32 MB of weights; the same ones in
-    every format.
+    """So many different candidates drawn at random, of at most 32 MB of weights, with windows that
+    the format is made for.
     """
-    space, rng = Mobile(), np.random.default_rng(seed)
+    kernels = tuple(size for size in (3, 5, 7) if size <= LARGEST_DEPTHWISE[form])
+    space, rng = Mobile({"kernel": kernels}), np.random.default_rng(seed)
     found: dict[str, MobileCandidate] = {}
     while len(found) < count:
         candidate = sample(space, rng)

@@ -23,6 +23,7 @@ from host.calibration.model_writer import (
     Recurrence,
     Tensor,
 )
+from host.calibration.specimens import LARGEST_DEPTHWISE
 from host.calibration.tflite_file import OMITTED, Fused, Quantisation, TfliteFile
 
 _FUNCTIONS: Mapping[Function, str] = {
@@ -56,6 +57,8 @@ class TfliteWriter(ModelWriter):
     """Weights are drawn from `seed`; where not `filled` they are only named, which is enough to
     read kernels from.
     """
+
+    largest_depthwise = LARGEST_DEPTHWISE["tflite"]
 
     def __init__(self, seed: int = 0, *, filled: bool = True) -> None:
         self._random = np.random.default_rng(seed)

@@ -1,5 +1,7 @@
 """TFLite files: what is written is read back, runs, and answers as the ONNX file does."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -71,11 +73,9 @@ def test_a_network_answers_alike_in_either_format(channels, kernel, side, gated,
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
 
 
-def test_candidates_of_either_format_are_the_same_networks_and_do_the_same_work():
-    pairs = zip(mobile_candidates(20, 3), mobile_candidates(20, 3, "tflite"), strict=True)
-
-    for of_onnx, of_tflite in pairs:
-        assert of_onnx.name == of_tflite.name
+def test_a_candidate_does_the_same_work_in_either_format():
+    for of_tflite in mobile_candidates(20, 3, "tflite"):
+        of_onnx = replace(of_tflite, form="onnx")
         assert of_onnx.kernels.macs == of_tflite.kernels.macs
         assert of_tflite.kernels.weight_bytes == pytest.approx(
             of_onnx.kernels.weight_bytes, rel=0.01

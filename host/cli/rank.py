@@ -16,6 +16,7 @@ from host.errors import UsageError
 if TYPE_CHECKING:
     from host.calibration.prediction import Predictor
     from host.cli.countdown import Countdown
+    from host.data.images import ImageFolder
     from host.proxies.ensembles import Ensemble
     from host.proxies.scoring import View
     from host.ranking.contenders import Contender
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from host.report.rank import NamedRanking
     from host.spaces.base import Task
     from host.store import Store
-    from host.training.data import ImageFolder
 
 _SAMPLE = 100
 _DRAWN_AT_A_TIME = 100
@@ -233,8 +233,8 @@ def _views(
     images: str | None, batch_size: int, inits: int, seed: int, resolution: int | None
 ) -> "tuple[ImageFolder | None, tuple[View, ...]]":
     """What proxies look at, and the folder that it comes from, if any."""
+    from host.data.images import scan_folder
     from host.ranking.views import MADE, made_views, views_of_folder
-    from host.training.data import scan_folder
 
     if images is None or images in MADE:
         source = None if images is None else MADE[images]

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal, cast
 
+from host.data.images import ImageFolder, ImageLoader
 from host.errors import UsageError
 from host.network.graph import Shape
 from host.proxies.images import gaussian_batch, natural_batch
 from host.proxies.scoring import View
 from host.proxies.work import Batch
 from host.study.images import resized, view_of_images
-from host.training.data import ImageFolder, ImageLoader
 
 Made = Literal["gaussian", "natural"]
 """Noise, or images with the statistics of photographs."""

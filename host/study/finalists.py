@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from host.config import StudyConfig
+from host.data.images import ImageLoader
+from host.data.split import Samples, Split
 from host.errors import GenbaError
 from host.export.bundle import WrittenBundle, write_bundle
 from host.export.check import compare_logits, logits_of_onnx
@@ -36,7 +38,6 @@ from host.study.ledger import Manner
 from host.study.limits import Limit
 from host.study.proposal import Proposal
 from host.study.search import Search
-from host.training.data import ImageLoader, Images, ImageSplit
 from host.training.metrics import Estimate, Evaluation, evaluate
 from host.training.train import EpochRecord, TrainConfig, TrainResult, logits_of_module, train
 
@@ -73,7 +74,7 @@ class Trained:
 
     proposal: Proposal
     training: TrainResult
-    split: ImageSplit
+    split: Split
     models: Mapping[Form, bytes]
     evaluations: Mapping[Form, Evaluation]
     """On the test images."""
@@ -156,10 +157,8 @@ class Finishing:
             validation[form] = validated.accuracy.value if area is None else area.value
         return Trained(proposal, training, split, models, evaluations, validation)
 
-    def _export(
-        self, proposal: Proposal, module: NetworkModule, split: ImageSplit
-    ) -> dict[Form, bytes]:
-        calibration = split.train.pixels[:: max(1, len(split.train) // CALIBRATION_IMAGES)]
+    def _export(self, proposal: Proposal, module: NetworkModule, split: Split) -> dict[Form, bytes]:
+        calibration = split.train.inputs[:: max(1, len(split.train) // CALIBRATION_IMAGES)]
         metadata = onnx_metadata(
             classes=split.classes,
             preprocessing=split.preprocessing,
@@ -204,7 +203,7 @@ class Finishing:
         if "int8" not in trained.models:
             return {}
         split = trained.split
-        images = split.preprocessing.normalise(split.validation.pixels[:MOST_IMAGES])
+        images = split.preprocessing.normalise(split.validation.inputs[:MOST_IMAGES])
         found = agreement_by_device(
             self._store,
             self._study.id,
@@ -395,18 +394,18 @@ def gate(
     return "int8", f"{pace} and loses {max(drop, 0.0):.3f} in quality"
 
 
-def evaluate_onnx(model: bytes, split: ImageSplit, images: Images) -> Evaluation:
+def evaluate_onnx(model: bytes, split: Split, images: Samples) -> Evaluation:
     """The answers of an exported file on one part of the images. Raises ExportError."""
-    logits = logits_of_onnx(model, split.preprocessing.normalise(images.pixels))
+    logits = logits_of_onnx(model, split.preprocessing.normalise(images.inputs))
     return evaluate(images.labels, logits, majority_class=split.majority_class)
 
 
-def check_export(fp32: bytes, module: NetworkModule, split: ImageSplit) -> None:
+def check_export(fp32: bytes, module: NetworkModule, split: Split) -> None:
     """See that the exported file answers as the module does.
 
     Raises ExportDiffersError where they differ by more than LARGEST_RELATIVE_DIFFERENCE.
     """
-    pixels = split.validation.pixels[:32]
+    pixels = split.validation.inputs[:32]
     expected = logits_of_module(module, pixels, split.preprocessing)
     exported = logits_of_onnx(fp32, split.preprocessing.normalise(pixels))
     difference = compare_logits(exported, expected).max_abs_difference

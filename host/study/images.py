@@ -3,12 +3,12 @@
 from functools import lru_cache
 from typing import cast
 
+from host.data.images import ImageLoader
 from host.errors import UsageError
 from host.network.graph import Shape
 from host.preprocessing import Channels
 from host.proxies.scoring import View
 from host.proxies.work import Batch
-from host.training.data import ImageLoader
 
 
 def view_of_images(

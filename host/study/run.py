@@ -17,6 +17,7 @@ from typing import Any
 from host.calibration.setting import Setting
 from host.calibration.stored import Example, keep_of_study
 from host.config import StudyConfig
+from host.data.images import ImageFolder, ImageLoader, scan_folder
 from host.errors import GenbaError, UsageError
 from host.preprocessing import Channels
 from host.proxies.choice import judge
@@ -35,7 +36,6 @@ from host.study.report import Reporter
 from host.study.scoring import Scorer
 from host.study.search import Search
 from host.study.surrogates import Surrogates
-from host.training.data import ImageFolder, ImageLoader, scan_folder
 
 FRONT = "front"
 """Name of the stored result that holds the front."""

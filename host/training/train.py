@@ -17,10 +17,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from host.data.split import Split
 from host.errors import GenbaError, UsageError
 from host.preprocessing import Pixels, Preprocessing
 from host.training.augment import Augmentation, augment
-from host.training.data import ImageSplit
 from host.training.metrics import auroc, balanced_accuracy, confusion_matrix
 
 _CHECKPOINT_FORMAT = 1
@@ -100,7 +100,7 @@ class TrainResult:
 
 def train(
     module: nn.Module,
-    data: ImageSplit,
+    data: Split,
     config: TrainConfig,
     *,
     checkpoint: Path,
@@ -166,7 +166,7 @@ class _Run:
     def __init__(
         self,
         module: nn.Module,
-        data: ImageSplit,
+        data: Split,
         config: TrainConfig,
         checkpoint: Path,
         clock: Callable[[], float],
@@ -199,7 +199,7 @@ class _Run:
         rate, train_loss = self._train_epoch(number)
         logits = logits_of_module(
             self._module,
-            self._data.validation.pixels,
+            self._data.validation.inputs,
             self._data.preprocessing,
             threads=self._config.threads,
         )
@@ -279,7 +279,7 @@ class _Run:
         order = torch.randperm(len(images), generator=generator)
         batches = _batches(order, config.batch_size)
         steps = len(batches) * config.epochs
-        pixels, labels = torch.from_numpy(images.pixels), torch.from_numpy(images.labels)
+        pixels, labels = torch.from_numpy(images.inputs), torch.from_numpy(images.labels)
         self._module.train()
         rate, total = 0.0, 0.0
         with torch.random.fork_rng(devices=[]):
@@ -344,7 +344,7 @@ def _batches(order: torch.Tensor, size: int) -> list[torch.Tensor]:
     return batches
 
 
-def _class_weights(data: ImageSplit) -> torch.Tensor:
+def _class_weights(data: Split) -> torch.Tensor:
     """Weights inverse to the classes' frequencies, one on average over the images."""
     counts = np.bincount(data.train.labels, minlength=len(data.classes))
     return torch.from_numpy(len(data.train) / (len(counts) * counts)).float()
@@ -368,7 +368,7 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return int.from_bytes(digest) >> 1
 
 
-def _identity(module: nn.Module, data: ImageSplit, config: TrainConfig) -> str:
+def _identity(module: nn.Module, data: Split, config: TrainConfig) -> str:
     """A hash of what the training is a function of: first weights, images, settings."""
     digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
     digest.update(json.dumps([data.fingerprint, data.seed, asdict(data.preprocessing)]).encode())

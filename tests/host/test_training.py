@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from host.data.images import load_split, scan_folder
+from host.data.split import Samples, Split
 from host.errors import UsageError
 from host.training.augment import Augmentation, augment
-from host.training.data import Images, ImageSplit, load_split, scan_folder
 from host.training.metrics import evaluate
 from host.training.train import (
     EpochRecord,
@@ -30,7 +31,7 @@ FAST = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, patience=10, thre
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> ImageSplit:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Split:
     """Noise with and without a bright spot somewhere."""
     root = tmp_path_factory.mktemp("spots")
     rng = np.random.default_rng(0)
@@ -76,7 +77,7 @@ def ticks() -> Callable[[], float]:
 
 
 def test_it_learns_what_can_be_learnt_and_keeps_the_best_weights(
-    data: ImageSplit, tmp_path: Path
+    data: Split, tmp_path: Path
 ) -> None:
     module = small_module()
     config = replace(FAST, epochs=15)
@@ -85,7 +86,7 @@ def test_it_learns_what_can_be_learnt_and_keeps_the_best_weights(
 
     found = evaluate(
         data.test.labels,
-        logits_of_module(module, data.test.pixels, data.preprocessing),
+        logits_of_module(module, data.test.inputs, data.preprocessing),
         majority_class=data.majority_class,
     )
     assert found.auroc is not None
@@ -93,7 +94,7 @@ def test_it_learns_what_can_be_learnt_and_keeps_the_best_weights(
     assert found.accuracy.value > found.majority_accuracy
     assert not module.training
     assert result.best.merit == max(record.merit for record in result.history)
-    validation = logits_of_module(module, data.validation.pixels, data.preprocessing)
+    validation = logits_of_module(module, data.validation.inputs, data.preprocessing)
     again = evaluate(data.validation.labels, validation, majority_class=0)
     assert again.auroc is not None
     assert again.auroc.value == result.best.validation_auroc == result.best.monitored
@@ -101,7 +102,7 @@ def test_it_learns_what_can_be_learnt_and_keeps_the_best_weights(
 
 @pytest.mark.parametrize("killed_in", [1, 3])
 def test_a_killed_training_ends_as_if_it_had_never_stopped(
-    data: ImageSplit, tmp_path: Path, killed_in: int
+    data: Split, tmp_path: Path, killed_in: int
 ) -> None:
     undisturbed, resumed = small_module(), small_module()
     whole = train(undisturbed, data, FAST, checkpoint=tmp_path / "a.pt", clock=ticks())
@@ -133,7 +134,7 @@ def test_a_killed_training_ends_as_if_it_had_never_stopped(
         assert torch.equal(value, resumed.state_dict()[name])
 
 
-def test_a_finished_training_called_again_only_loads(data: ImageSplit, tmp_path: Path) -> None:
+def test_a_finished_training_called_again_only_loads(data: Split, tmp_path: Path) -> None:
     first = train(small_module(), data, FAST, checkpoint=tmp_path / "c.pt")
     module = small_module()
 
@@ -144,7 +145,7 @@ def test_a_finished_training_called_again_only_loads(data: ImageSplit, tmp_path:
 
 
 def test_two_trainings_of_one_seed_are_one_and_another_seed_is_another(
-    data: ImageSplit, tmp_path: Path
+    data: Split, tmp_path: Path
 ) -> None:
     def losses(name: str, seed: int) -> list[float]:
         config = replace(FAST, epochs=2, seed=seed)
@@ -156,7 +157,7 @@ def test_two_trainings_of_one_seed_are_one_and_another_seed_is_another(
 
 
 def test_the_global_random_state_and_the_thread_count_are_left_alone(
-    data: ImageSplit, tmp_path: Path
+    data: Split, tmp_path: Path
 ) -> None:
     before, threads = torch.get_rng_state(), torch.get_num_threads()
 
@@ -166,7 +167,7 @@ def test_the_global_random_state_and_the_thread_count_are_left_alone(
     assert torch.get_num_threads() == threads
 
 
-def test_it_stops_when_nothing_gets_better(data: ImageSplit, tmp_path: Path) -> None:
+def test_it_stops_when_nothing_gets_better(data: Split, tmp_path: Path) -> None:
     config = replace(FAST, epochs=50, patience=2, learning_rate=1e-12, weight_decay=0.0)
     module = small_module(dropout=0.0)
     nn.init.zeros_(module.get_parameter("6.weight"))
@@ -182,7 +183,7 @@ def test_it_stops_when_nothing_gets_better(data: ImageSplit, tmp_path: Path) -> 
     assert result.best.validation_loss == pytest.approx(math.log(2))
 
 
-def test_the_test_part_is_not_looked_at(data: ImageSplit, tmp_path: Path) -> None:
+def test_the_test_part_is_not_looked_at(data: Split, tmp_path: Path) -> None:
     poisoned = replace(data, test=replace(data.test, pixels=np.zeros((0, 0), np.uint8)))
 
     result = train(small_module(), poisoned, FAST, checkpoint=tmp_path / "c.pt", clock=ticks())
@@ -200,9 +201,9 @@ def test_the_test_part_is_not_looked_at(data: ImageSplit, tmp_path: Path) -> Non
     ids=["weights", "settings", "images"],
 )
 def test_the_checkpoint_of_another_training_is_refused_and_kept(
-    data: ImageSplit,
+    data: Split,
     tmp_path: Path,
-    other: Callable[[ImageSplit], tuple[nn.Module, ImageSplit, TrainConfig]],
+    other: Callable[[Split], tuple[nn.Module, Split, TrainConfig]],
 ) -> None:
     path = tmp_path / "c.pt"
     train(small_module(), data, replace(FAST, epochs=1), checkpoint=path)
@@ -215,7 +216,7 @@ def test_the_checkpoint_of_another_training_is_refused_and_kept(
 
 
 @pytest.mark.parametrize("keep", [0, 100, 4000])
-def test_a_damaged_checkpoint_is_named(data: ImageSplit, tmp_path: Path, keep: int) -> None:
+def test_a_damaged_checkpoint_is_named(data: Split, tmp_path: Path, keep: int) -> None:
     path = tmp_path / "c.pt"
     train(small_module(), data, replace(FAST, epochs=1), checkpoint=path)
     path.write_bytes(path.read_bytes()[:keep])
@@ -224,13 +225,13 @@ def test_a_damaged_checkpoint_is_named(data: ImageSplit, tmp_path: Path, keep: i
         train(small_module(), data, replace(FAST, epochs=1), checkpoint=path)
 
 
-def test_no_half_checkpoint_is_left_behind(data: ImageSplit, tmp_path: Path) -> None:
+def test_no_half_checkpoint_is_left_behind(data: Split, tmp_path: Path) -> None:
     train(small_module(), data, replace(FAST, epochs=2), checkpoint=tmp_path / "deep" / "c.pt")
 
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["c.pt"]
 
 
-def test_a_loss_that_is_not_finite_is_a_sentence(data: ImageSplit, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_a_sentence(data: Split, tmp_path: Path) -> None:
     module = small_module()
     nn.init.constant_(module.get_parameter("6.weight"), math.inf)
 
@@ -240,8 +241,8 @@ def test_a_loss_that_is_not_finite_is_a_sentence(data: ImageSplit, tmp_path: Pat
     assert not (tmp_path / "c.pt").exists()
 
 
-def test_three_classes_are_judged_by_balanced_accuracy(data: ImageSplit, tmp_path: Path) -> None:
-    def relabelled(images: Images) -> Images:
+def test_three_classes_are_judged_by_balanced_accuracy(data: Split, tmp_path: Path) -> None:
+    def relabelled(images: Samples) -> Samples:
         return replace(images, labels=np.arange(len(images)) % 3)
 
     three = replace(
@@ -257,7 +258,7 @@ def test_three_classes_are_judged_by_balanced_accuracy(data: ImageSplit, tmp_pat
     assert result.best.monitored == result.best.validation_balanced_accuracy
 
 
-def test_a_last_batch_of_one_image_joins_the_one_before(data: ImageSplit, tmp_path: Path) -> None:
+def test_a_last_batch_of_one_image_joins_the_one_before(data: Split, tmp_path: Path) -> None:
     module = nn.Sequential(
         nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1, 2)
     )
@@ -341,9 +342,7 @@ def test_all_changes_off_change_nothing(generator: torch.Generator) -> None:
     assert torch.equal(augment(images, off, generator), images)
 
 
-def test_the_seconds_of_a_training_are_those_of_its_epochs(
-    data: ImageSplit, tmp_path: Path
-) -> None:
+def test_the_seconds_of_a_training_are_those_of_its_epochs(data: Split, tmp_path: Path) -> None:
     result: TrainResult = train(
         small_module(), data, FAST, checkpoint=tmp_path / "c.pt", clock=ticks()
     )

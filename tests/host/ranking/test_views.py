@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from host.data.images import scan_folder
 from host.errors import UsageError
 from host.ranking.views import made_views, views_of_folder
-from host.training.data import scan_folder
 
 
 @pytest.fixture(scope="module")

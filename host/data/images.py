@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from host.data.split import SUBSETS, Labels, Samples, Split, Subset
 from host.errors import GenbaError, UsageError
 from host.preprocessing import (
     Channels,
@@ -23,10 +22,6 @@ from host.preprocessing import (
     is_grey,
     pixels_of,
 )
-
-Subset = Literal["train", "validation", "test"]
-SUBSETS: tuple[Subset, ...] = ("train", "validation", "test")
-Labels = npt.NDArray[np.int64]
 
 IMAGE_SUFFIXES = frozenset(
     {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -92,39 +87,6 @@ class ImageFolder:
         for item in self.items:
             counts[item.label] += 1
         return dict(zip(self.classes, counts, strict=True))
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """Decoded images as uint8 (N, C, H, W) and their classes as int64 (N,)."""
-
-    pixels: Pixels
-    labels: Labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True, eq=False)
-class ImageSplit:
-    """The images of a folder at one size, in three parts.
-
-    The training part teaches, the validation part chooses (when to stop, which finalist), the test
-    part is looked at once, at the end.
-    """
-
-    classes: tuple[str, ...]
-    train: Images
-    validation: Images
-    test: Images
-    preprocessing: Preprocessing
-    fingerprint: str
-    seed: int
-
-    @property
-    def majority_class(self) -> int:
-        """The class that is most frequent in the training part."""
-        return int(np.bincount(self.train.labels, minlength=len(self.classes)).argmax())
 
 
 def scan_folder(path: Path) -> ImageFolder:
@@ -202,9 +164,9 @@ class ImageLoader:
         self.folder = folder
         self.seed = seed
         self.parts = split_items(folder, seed=seed)
-        self._splits: dict[tuple[int, int, Channels], ImageSplit] = {}
+        self._splits: dict[tuple[int, int, Channels], Split] = {}
 
-    def split(self, height: int, width: int, channels: Channels | None = None) -> ImageSplit:
+    def split(self, height: int, width: int, channels: Channels | None = None) -> Split:
         """All images at that size; without `channels` grey if every image is, else RGB.
 
         Raises GenbaError for a file that has changed since it was scanned.
@@ -230,21 +192,21 @@ class ImageLoader:
         train = self.parts["train"]
         ordered = sorted(train, key=lambda item: _draw(item.sha256, self.seed + 1))[:count]
         images = self._decode(ordered, height, width, channels or self.folder.channels)
-        return preprocessing_of(images.pixels).normalise(images.pixels), images.labels
+        return preprocessing_of(images.inputs).normalise(images.inputs), images.labels
 
-    def _load(self, height: int, width: int, channels: Channels) -> ImageSplit:
+    def _load(self, height: int, width: int, channels: Channels) -> Split:
         images = {s: self._decode(self.parts[s], height, width, channels) for s in SUBSETS}
-        return ImageSplit(
+        return Split(
             classes=self.folder.classes,
             **images,
-            preprocessing=preprocessing_of(images["train"].pixels),
+            preprocessing=preprocessing_of(images["train"].inputs),
             fingerprint=self.folder.fingerprint,
             seed=self.seed,
         )
 
     def _decode(
         self, items: Sequence[ImageItem], height: int, width: int, channels: Channels
-    ) -> Images:
+    ) -> Samples:
         pixels = np.empty((len(items), channels, height, width), np.uint8)
 
         def fill(index: int) -> None:
@@ -253,12 +215,12 @@ class ImageLoader:
 
         with ThreadPoolExecutor(_DECODER_THREADS) as pool:
             list(pool.map(fill, range(len(items))))
-        return Images(pixels, np.array([item.label for item in items], np.int64))
+        return Samples(pixels, np.array([item.label for item in items], np.int64))
 
 
 def load_split(
     folder: ImageFolder, *, height: int, width: int, seed: int, channels: Channels | None = None
-) -> ImageSplit:
+) -> Split:
     """All images of a folder at one size; see ImageLoader."""
     return ImageLoader(folder, seed=seed).split(height, width, channels)
 

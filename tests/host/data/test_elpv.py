@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from host.training.data import scan_folder
+from host.data.images import scan_folder
 
 pytest.importorskip("elpv_dataset", reason="the extra demo is not installed")
 

@@ -12,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from host.errors import GenbaError, UsageError
-from host.preprocessing import Preprocessing, UnreadableImageError, decode, is_grey, pixels_of
-from host.training.data import (
+from host.data.images import (
     ImageFolder,
     ImageItem,
     ImageLoader,
@@ -23,6 +21,8 @@ from host.training.data import (
     scan_folder,
     split_items,
 )
+from host.errors import GenbaError, UsageError
+from host.preprocessing import Preprocessing, UnreadableImageError, decode, is_grey, pixels_of
 
 
 def picture(seed: int, *, mode: str = "L", size: tuple[int, int] = (12, 10)) -> Image.Image:
@@ -164,8 +164,8 @@ def test_grey_pictures_stored_in_colour_count_as_grey(two_classes: Path) -> None
 
     assert grey.channels == 1
     assert colour.channels == 3
-    assert load_split(colour, height=4, width=6, seed=0).train.pixels.shape[1:] == (3, 4, 6)
-    assert load_split(grey, height=4, width=6, seed=0, channels=3).train.pixels.shape[1] == 3
+    assert load_split(colour, height=4, width=6, seed=0).train.inputs.shape[1:] == (3, 4, 6)
+    assert load_split(grey, height=4, width=6, seed=0, channels=3).train.inputs.shape[1] == 3
 
 
 def test_parts_that_the_folder_has_are_kept(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_copies_of_a_picture_stay_in_one_part(seed: int) -> None:
 def test_training_pixels_are_normalised_by_their_own_mean_and_deviation(two_classes: Path) -> None:
     split = load_split(scan_folder(two_classes), height=10, width=12, seed=0)
 
-    normalised = split.preprocessing.normalise(split.train.pixels)
+    normalised = split.preprocessing.normalise(split.train.inputs)
 
     assert normalised.dtype == np.float32
     assert normalised.mean() == pytest.approx(0.0, abs=1e-5)
@@ -337,7 +337,7 @@ def test_the_batch_for_proxies_comes_from_the_training_part_only(two_classes: Pa
     held_back = loader.split(10, 12)
     shapes = {hash(np.argsort(image.ravel()).tobytes()) for image in batch}
     for images in (held_back.validation, held_back.test):
-        assert not shapes & {hash(np.argsort(i.ravel()).tobytes()) for i in images.pixels}
+        assert not shapes & {hash(np.argsort(i.ravel()).tobytes()) for i in images.inputs}
 
 
 def test_an_image_is_turned_upright() -> None:

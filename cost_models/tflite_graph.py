@@ -116,6 +116,11 @@ def kernels_from_tflite(
     """
     file = read_tflite(model)
     _check_inputs(file, dict(input_shapes or {}))
+    return kernels_of_tflite(file)
+
+
+def kernels_of_tflite(file: TfliteFile) -> KernelGraph:
+    """As `kernels_from_tflite`, from what a file holds. Raises UnknownShapeError."""
     shapes = tuple(_shape(tensor) for tensor in file.tensors)
     constant, operators = _folded(file)
     return _kernels(_Graph(file, shapes, constant, _needed(file, operators)))

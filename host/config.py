@@ -5,6 +5,7 @@ models give seconds and bytes to the rest of the program.
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +28,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+RuntimeName = Literal["onnx", "tflite"]
 SpaceName = Literal["nasbench201", "mobile", "resnet-lite", "conv1d"]
 
 
@@ -37,6 +39,11 @@ class SpaceConfig(Section):
     resolution: Count | None = Field(
         None, description="Side of the square input; only for nasbench201 (default 32)."
     )
+    refine: bool = Field(
+        True,
+        description="Leave out of mobile what the cost model of a calibrated device calls dear: "
+        "squeeze-and-excite, hard-swish.",
+    )
     restrict: dict[str, list[float | int | str | bool]] = Field(
         default_factory=dict,
         description="Decisions by name, each with the choices to keep: depth = [1, 2] of mobile, "
@@ -45,41 +52,79 @@ class SpaceConfig(Section):
 
     @model_validator(mode="after")
     def _fits_the_space(self) -> Self:
-        if self.name == "conv1d":
-            raise ValueError(
-                "conv1d is a space for signals, and the data of a study are images: choose another"
-            )
         if self.name != "nasbench201" and self.resolution is not None:
             raise ValueError("resolution belongs to nasbench201; use restrict.resolution = [64]")
         return self
 
 
 class DataConfig(Section):
-    """The images that finalists are trained on, and that proxies look at."""
+    """What finalists are trained on, and what proxies look at."""
 
     folder: str = Field(description="Folder with one sub-folder per class; relative to the file.")
+    kind: Literal["auto", "images", "signals"] = "auto"
+    table: str | None = Field(
+        None, description="CSV with the columns path and label, and group and split if there are."
+    )
+    columns: dict[Literal["path", "label", "group", "split"], str] = Field(
+        default_factory=dict, description="What the columns of the table are called."
+    )
+    channels: list[str] | None = Field(
+        None, description="Columns of recordings that are read (default: all)."
+    )
+    group: str | None = Field(
+        None,
+        description="Regular expression on the path whose first group tells shots of one part: "
+        "they stay in one part of the data.",
+    )
     colour: Literal["auto", "grey", "rgb"] = "auto"
-    licence: str = Field("not stated", description="Of the images; goes into the bundle.")
+    window: Count | None = Field(None, description="Samples in a window; signals only.")
+    step: Count | None = Field(None, description="Samples between windows; default: the window.")
+    defect_class: str | None = Field(
+        None, description="With two classes: the one that inspection is to find."
+    )
+    cost_of_miss: Positive = Field(10.0, description="Of a defect that passes, in any unit.")
+    cost_of_false_alarm: Positive = Field(1.0, description="Of a good part that is stopped.")
+    max_false_alarms: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="Share of good parts that may be stopped, for which recall is told."
+    )
+    licence: str = Field("not stated", description="Of the data; goes into the bundle.")
 
 
 class DeviceConfig(Section):
-    """A registered device that the result must fit, and its limits there."""
+    """A device profile that the result must fit: a registered device, how it runs models, and its
+    limits. One device may stand in several profiles.
+    """
 
-    name: str
-    max_latency_ms: Positive | None = None
+    name: str = Field(description="Of the profile; of the registered device too, unless said.")
+    device: str | None = Field(None, description="The registered device (default: name).")
+    runtime: RuntimeName = "onnx"
+    threads: Count = 1
+    max_latency_ms: Positive | None = Field(None, description="Of the median latency.")
+    max_latency_p90_ms: Positive | None = Field(
+        None, description="Of the latency that nine of ten inferences keep."
+    )
     max_peak_memory_mb: Positive | None = Field(
         None, description="Resident memory of the process that runs the model, at its peak."
     )
-    threads: Count = 1
+    max_energy_mj: Positive | None = Field(
+        None, description="Of one inference, what the device draws at idle included."
+    )
+    max_power_w: Positive | None = Field(
+        None, description="Mean power of the device at the rate of [line]."
+    )
 
     @property
-    def max_latency_seconds(self) -> float | None:
-        return None if self.max_latency_ms is None else self.max_latency_ms / 1000
+    def machine(self) -> str:
+        """The name of the registered device."""
+        return self.name if self.device is None else self.device
 
-    @property
-    def max_peak_rss_bytes(self) -> float | None:
-        mb = self.max_peak_memory_mb
-        return None if mb is None else mb * BYTES_PER_MB
+
+class LineConfig(Section):
+    """How the line will use the network."""
+
+    rate_hertz: Positive | None = Field(
+        None, description="Inferences a second; every device must keep up with it."
+    )
 
 
 class LimitsConfig(Section):
@@ -139,6 +184,12 @@ class SearchConfig(Section):
     )
     batch_size: Annotated[int, Field(ge=8)] = 32
     population: Annotated[int, Field(ge=8)] = 24
+    patience: Count = Field(
+        5, description="Generations without a gain of the front's hypervolume that end the search."
+    )
+    min_gain: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.01, description="The least gain of the hypervolume that counts, relative."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -166,6 +217,23 @@ class BudgetConfig(Section):
     calibration: Annotated[int, Field(ge=10)] = Field(
         12, description="The first of them, chosen D-optimally to fit the cost models."
     )
+    device_minutes: Positive | None = Field(
+        None, description="Time that the search may use devices, of all of them together."
+    )
+    minutes: Positive | None = Field(
+        None,
+        description="Time from start to end, stops left out: half of it for the search, the rest "
+        "for the finalists.",
+    )
+    epochs: Count | None = Field(None, description="Epochs of training, all candidates together.")
+
+    @property
+    def device_seconds(self) -> float | None:
+        return None if self.device_minutes is None else 60 * self.device_minutes
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.minutes is None else 60 * self.minutes
 
     @model_validator(mode="after")
     def _calibration_fits(self) -> Self:
@@ -180,13 +248,34 @@ class FinalistsConfig(Section):
     """How the chosen few are trained and shipped."""
 
     count: Annotated[int, Field(ge=1, le=20)] = 2
-    epochs: Count = 10
-    patience: Count = 5
-    batch_size: Annotated[int, Field(ge=2)] = 32
-    learning_rate: Positive = 2e-3
+    trials: Annotated[int, Field(ge=1, le=60)] | None = Field(
+        None,
+        description="Candidates of the front that training begins with; the better half or third "
+        "goes on at every round (default: three for each finalist).",
+    )
+    epochs: Count = 27
+    halving: Annotated[int, Field(ge=2, le=8)] = Field(
+        3, description="One in so many candidates goes on, for so many times the epochs."
+    )
+    patience: Count = 10
+    batch_size: Annotated[int, Field(ge=2)] = 16
+    learning_rate: Positive = 4e-3
+    flips: bool = Field(True, description="Mirrored images show the same class.")
+    quarter_turns: bool = Field(True, description="So do images turned by quarters.")
+    distillation: bool = Field(
+        False, description="Smaller finalists also learn from the best one's answers."
+    )
+    weights: str | None = Field(
+        None, description="Local file of weights to start from; relative to the study's file."
+    )
     max_int8_drop: Annotated[float, Field(ge=0, le=1)] = Field(
         0.02, description="Largest loss of accuracy (AUROC with two classes) that int8 may cost."
     )
+
+    @property
+    def first_round(self) -> int:
+        """How many candidates training begins with."""
+        return 3 * self.count if self.trials is None else max(self.trials, self.count)
 
 
 Preset = Literal["quick", "standard", "thorough"]
@@ -214,6 +303,7 @@ class StudyConfig(Section):
     devices: Annotated[list[DeviceConfig], Field(min_length=1)]
     space: SpaceConfig = SpaceConfig()
     limits: LimitsConfig = LimitsConfig()
+    line: LineConfig = LineConfig()
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig = BudgetConfig()
     finalists: FinalistsConfig = FinalistsConfig()
@@ -224,6 +314,25 @@ class StudyConfig(Section):
         names = [device.name for device in self.devices]
         if len(set(names)) != len(names):
             raise ValueError(f"devices: each name may stand once, got {', '.join(names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _power_has_a_rate(self) -> Self:
+        limited = [device.name for device in self.devices if device.max_power_w is not None]
+        if limited and self.line.rate_hertz is None:
+            raise ValueError(
+                f"max_power_w of {limited[0]} needs rate_hertz in [line]: power depends on how "
+                "often the network is asked"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _data_fit_the_space(self) -> Self:
+        if (self.space.name == "conv1d") != (self.data.kind == "signals"):
+            raise ValueError(
+                'space conv1d and data of kind "signals" go together: signals have no other '
+                "space, and images cannot be read by this one"
+            )
         return self
 
     def effective_json(self) -> str:
@@ -244,13 +353,23 @@ def load_study(path: Path) -> StudyConfig:
         raise ConfigError(f"{path} is no TOML file: {error}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    data = table.get("data")
-    if isinstance(data, dict) and isinstance(data.get("folder"), str):
-        data["folder"] = str((path.parent / data["folder"]).resolve())
+    return study_of(table, path.parent, said=str(path))
+
+
+def study_of(table: Mapping[str, Any], folder: Path, *, said: str) -> StudyConfig:
+    """A study from the table of its file; relative paths in it are taken from the folder.
+
+    Raises ConfigError, which calls the table as `said`, where it does not fit the schema.
+    """
+    absolute = dict(table)
+    for section, key in (("data", "folder"), ("data", "table"), ("finalists", "weights")):
+        values = absolute.get(section)
+        if isinstance(values, Mapping) and isinstance(values.get(key), str):
+            absolute[section] = {**values, key: str((folder / values[key]).resolve())}
     try:
-        return StudyConfig.model_validate(table)
+        return StudyConfig.model_validate(absolute)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_sentence(error)}") from error
+        raise ConfigError(f"{said}: {_sentence(error)}") from error
 
 
 def stored_study(effective_json: str) -> StudyConfig:

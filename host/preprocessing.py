@@ -1,4 +1,4 @@
-"""From an image file to the numbers that a network reads, alike in training and on a device."""
+"""From an image or a signal to the numbers that a network reads, in training and on a device."""
 
 import io
 import re
@@ -9,13 +9,15 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops, ImageFile, ImageOps
 
 from host.errors import GenbaError
 
 Channels = Literal[1, 3]
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Inputs = Pixels | Floats
+"""Images as uint8, or windows of signals as float32; batch first, channels second."""
 
 _DEEP_MODES = ("I", "F")
 # What Pillow's decoders raise on damaged files: its own errors, and what their parsers let through.
@@ -57,12 +59,36 @@ class Preprocessing:
     def colour_order(self) -> Literal["grey", "RGB"]:
         return "grey" if self.channels == 1 else "RGB"
 
-    def normalise(self, pixels: Pixels) -> Floats:
+    def normalise(self, inputs: Inputs) -> Floats:
         """Pixels of shape (..., C, H, W) as the float32 that the network reads."""
         mean = np.array(self.mean, np.float32).reshape(-1, 1, 1)
         std = np.array(self.std, np.float32).reshape(-1, 1, 1)
-        scaled: Floats = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        scaled: Floats = (inputs.astype(np.float32) / np.float32(255) - mean) / std
         return scaled
+
+
+@dataclass(frozen=True)
+class SignalPreprocessing:
+    """What is done to a window of `length` samples of each channel: (value - mean) / std.
+
+    `mean` and `std` have one number a channel, in the units of the recordings.
+    """
+
+    channels: int
+    length: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalise(self, inputs: Inputs) -> Floats:
+        """Windows of shape (N, C, L) or (N, C, 1, L) as the float32 that the network reads."""
+        over_channels = (-1, *(1,) * (inputs.ndim - 2))
+        mean = np.array(self.mean, np.float32).reshape(over_channels)
+        std = np.array(self.std, np.float32).reshape(over_channels)
+        scaled: Floats = (inputs.astype(np.float32) - mean) / std
+        return scaled
+
+
+AnyPreprocessing = Preprocessing | SignalPreprocessing
 
 
 def decode(content: bytes) -> Image.Image:
@@ -73,16 +99,30 @@ def decode(content: bytes) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(content)) as opened:
+            deep = _keeps_half_of_each_value(opened)
             opened.load()
             upright = ImageOps.exif_transpose(opened)
     except _DECODER_ERRORS as error:
         reason = re.sub(r" ?<_io\.BytesIO[^>]*>", "", str(error))
         raise UnreadableImageError(reason or type(error).__name__) from error
-    if upright.mode.split(";")[0] in _DEEP_MODES:
+    if deep or upright.mode.split(";")[0] in _DEEP_MODES:
         raise UnreadableImageError("it has more than 8 bits a channel; save it with 8 bits")
     if upright.mode == "P" and "transparency" in upright.info:
         return upright.convert("RGBA")
     return upright
+
+
+def _keeps_half_of_each_value(opened: ImageFile.ImageFile) -> bool:
+    """Whether Pillow would read 16 bits a channel and quietly throw the lower 8 away.
+
+    It does with colours, for which it has no deeper mode; how the file is packed says so.
+    """
+    for tile in opened.tile:
+        if ";16" in str(tile.args):
+            return True
+        if tile.codec_name == "ppm" and isinstance(tile.args, tuple):
+            return any(isinstance(value, int) and value > 255 for value in tile.args)
+    return False
 
 
 def is_grey(image: Image.Image) -> bool:

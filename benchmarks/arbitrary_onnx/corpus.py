@@ -226,7 +226,7 @@ def _tflite(part: Mapping[str, Any]) -> Iterator[Entry]:
 
         def write(path: Path, name: str = name) -> None:
             from benchmarks.arbitrary_onnx.published_tflite import PUBLISHED
-            from host.calibration.tflite_network import tflite_bytes
+            from host.network.tflite_model import tflite_bytes
             from host.network.weights import random_weights
 
             network = PUBLISHED[name]()

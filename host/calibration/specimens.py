@@ -72,7 +72,7 @@ class MobileCandidate:
         """What a device will execute."""
         if self.form == "tflite":
             from cost_models.tflite_graph import kernels_from_tflite
-            from host.calibration.tflite_network import tflite_bytes
+            from host.network.tflite_model import tflite_bytes
 
             return kernels_from_tflite(tflite_bytes(self.network, None))
         from host.network.kernels import kernels_of
@@ -85,7 +85,7 @@ class MobileCandidate:
 
         weights = random_weights(self.network, seed=int(self.network.key[:8], 16))
         if self.form == "tflite":
-            from host.calibration.tflite_network import tflite_bytes
+            from host.network.tflite_model import tflite_bytes
 
             return tflite_bytes(self.network, weights)
         from host.network.onnx_model import onnx_bytes

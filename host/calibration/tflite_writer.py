@@ -24,7 +24,8 @@ from host.calibration.model_writer import (
     Tensor,
 )
 from host.calibration.specimens import LARGEST_DEPTHWISE
-from host.calibration.tflite_file import OMITTED, Fused, Quantisation, TfliteFile
+from host.network.tflite_file import OMITTED, Fused, TfliteFile
+from host.network.tflite_tables import Quantisation
 
 _FUNCTIONS: Mapping[Function, str] = {
     "relu": "RELU",
@@ -201,10 +202,7 @@ class TfliteWriter(ModelWriter):
         return self._made(self._file.operator("SLICE", [_at(x), *bounds], shape))
 
     def pad(self, x: Tensor, border: int) -> Tensor:
-        batch, height, width, channels = x.shape
-        amounts = self._file.integers([[0, 0], [border, border], [border, border], [0, 0]])
-        shape = (batch, height + 2 * border, width + 2 * border, channels)
-        return self._made(self._file.operator("PAD", [_at(x), amounts], shape))
+        return self._made(self._file.pad(_at(x), (border, border), (border, border)))
 
     def enlarge(self, x: Tensor, kind: Enlargement) -> Tensor:
         batch, height, width, channels = x.shape

@@ -11,13 +11,17 @@ from host.cli.agent_bundle import agent_bundle
 from host.cli.audit import audit_app
 from host.cli.bundle import bundle_app
 from host.cli.cost import cost_app
+from host.cli.data import data_app
 from host.cli.device import device_app
+from host.cli.evaluate import evaluate
 from host.cli.front import front_app
 from host.cli.job import job_app
 from host.cli.measure import measure
 from host.cli.measurements import measurements_app
 from host.cli.proxies import proxies_app
+from host.cli.quantize import quantize
 from host.cli.rank import rank
+from host.cli.report import report
 from host.cli.search import search_app
 from host.cli.verify import verify
 from host.cli.workspace import init, serve
@@ -41,12 +45,20 @@ app.add_typer(job_app, name="job", help="List, show and cancel what devices are 
 app.command()(measure)
 app.add_typer(measurements_app, name="measurements", help="List, show and compare measurements.")
 app.command()(verify)
+app.command()(evaluate)
+app.command()(quantize)
 app.add_typer(cost_app, name="cost", help="Show, use, validate and exchange cost models.")
+app.add_typer(data_app, name="data", help="Check what networks are to be trained on.")
 app.command()(rank)
 app.add_typer(proxies_app, name="proxies", help="List and explain what ranks networks.")
 app.add_typer(search_app, name="search", help="Run and resume studies.")
 app.add_typer(front_app, name="front", help="Show what a study found.")
-app.add_typer(bundle_app, name="bundle", help="Inspect and verify bundles.")
+app.command()(report)
+app.add_typer(
+    bundle_app,
+    name="bundle",
+    help="Create, verify and show bundles, and the key that signs them.",
+)
 app.command("agent-bundle")(agent_bundle)
 app.add_typer(audit_app, name="audit", help="Show, verify and export who did what.")
 

@@ -9,9 +9,10 @@ from uuid import uuid4
 
 import typer
 
+from host.api.asking import enough_seconds, metered, planned_seconds
+from host.api.model_files import RuntimeName
 from host.cli.console import note
-from host.cli.measure import Preset, enough_seconds, metered
-from host.cli.models import RuntimeName
+from host.cli.measure import Preset
 from host.cli.pictures import PictureError, require_picture
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def manner_of(
     plan = PRESETS[preset].with_energy() if energy else PRESETS[preset]
     spec = MeasureSpec(ModelRun("", 0), plan, ready, enough_seconds(plan, ready))
     told = f"{purpose} {uuid4().hex}" if again else purpose
-    with_meter, purpose = metered(store, device, spec, told)
+    with_meter, purpose = metered(store, device, spec, told, note)
     if not isinstance(with_meter, MeasureSpec):
         raise TypeError(f"{type(with_meter)} measures nothing")
     return Manner(with_meter.plan, ready, with_meter.timeout_seconds, purpose)
@@ -76,8 +77,6 @@ def manner_of(
 
 def measuring_seconds(plan: "Plan", ready: "Readiness") -> float:
     """How long one measurement takes at most on a device that is ready."""
-    from host.cli.jobs import planned_seconds
-
     return planned_seconds(plan, ready.observe_seconds)
 
 
@@ -110,8 +109,9 @@ class Waiter:
 
     def __call__(self, jobs: "Mapping[str, Job]") -> "dict[str, Measured]":
         """The outcomes in the order of the jobs, by the name of what is measured."""
+        from host.api.asking import Asked
         from host.calibration.sentinels import is_of_round, is_of_sentinel
-        from host.cli.jobs import Asked, await_outcomes
+        from host.cli.jobs import await_outcomes
         from host.measurement import Measured
 
         found: dict[str, Measured] = {}

@@ -2,31 +2,23 @@
 
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from host.api.model_files import runtime_of
+from host.api.predicting import predicted, read_graph
 from host.cli.console import print_json, table_console
 from host.cli.measure import RuntimeOption, ShapesOption, ThreadsOption
-from host.cli.models import (
-    ModelFileError,
-    RuntimeName,
-    parse_shapes,
-    read_model_file,
-    runtime_of,
-)
+from host.cli.models import parse_shapes
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
 from host.errors import UsageError
 
 if TYPE_CHECKING:
-    from cost_models.kernels import KernelGraph
     from host.calibration.explanation import Explanation
-    from host.device import Device
-    from host.measurement import InputShape
     from host.report.cost import PredictedModel
-    from host.store import Store
 
 DevicesOption = Annotated[
     list[str], typer.Option(metavar="NAME", help="For which device; may stand several times.")
@@ -64,7 +56,7 @@ def predict(  # noqa: PLR0913 - the options of a command
         groups = [
             group
             for one in devices
-            for group in _predicted(store, one, graphs, runtime=runtime, threads=threads)
+            for group in predicted(store, one, graphs, runtime=runtime, threads=threads)
         ]
     if as_json:
         from host.report.cost_records import prediction_record
@@ -75,53 +67,6 @@ def predict(  # noqa: PLR0913 - the options of a command
         _print_csv([row for group in groups for row in group])
     else:
         _print_text(groups, explain=explain)
-
-
-def read_graph(
-    path: Path, runtime: RuntimeName, shapes: "Sequence[InputShape]" = ()
-) -> "KernelGraph":
-    """What the runtime will execute of a model's file. Raises ModelFileError."""
-    from cost_models.program import GraphError, UnknownShapeError
-
-    data = read_model_file(path)
-    given = {shape.name: shape.sizes for shape in shapes}
-    try:
-        if runtime == "onnx":
-            from cost_models.onnx_graph import kernels_from_onnx
-
-            return kernels_from_onnx(data, input_shapes=given)
-        from cost_models.tflite_graph import kernels_from_tflite
-
-        return kernels_from_tflite(data, input_shapes=given)
-    except UnknownShapeError as error:
-        raise ModelFileError(f"{path}: {error} (--input-shape NAME=1,3,224,224)") from error
-    except GraphError as error:
-        raise ModelFileError(f"{path}: {error}") from error
-
-
-def _predicted(
-    store: "Store",
-    device: "Device",
-    graphs: "dict[Path, KernelGraph]",
-    *,
-    runtime: RuntimeName | None,
-    threads: int,
-) -> "Iterator[list[PredictedModel]]":
-    """The files of each runtime, in the order of the files. Raises NotCalibratedError."""
-    from host.calibration.prediction import Predictor
-    from host.calibration.setting import Setting
-    from host.report.cost import PredictedModel
-
-    by_runtime: dict[RuntimeName, list[Path]] = {}
-    for file in graphs:
-        by_runtime.setdefault(runtime_of(file, runtime), []).append(file)
-    for name, files in by_runtime.items():
-        predictor = Predictor.of(store, device, Setting.of_device(device, name, threads))
-        found = predictor.predict([graphs[file] for file in files])
-        yield [
-            PredictedModel(file.name, predictor, graphs[file], forecasts)
-            for file, forecasts in zip(files, found, strict=True)
-        ]
 
 
 def _explained(row: "PredictedModel") -> "Explanation | None":

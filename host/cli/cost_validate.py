@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from host.api.model_files import (
+    RuntimeName,
+    check_model_file,
+    read_model_file,
+    runtime_of,
+)
+from host.api.predicting import read_graph
 from host.cli.calibrating import (
     EnergyOption,
     NameArgument,
@@ -20,7 +27,6 @@ from host.cli.calibrating import (
     write_picture,
 )
 from host.cli.console import note, print_json, table_console
-from host.cli.cost_predict import read_graph
 from host.cli.measure import (
     AgainOption,
     OnBusyOption,
@@ -30,7 +36,6 @@ from host.cli.measure import (
     WaitQuietOption,
     readiness,
 )
-from host.cli.models import RuntimeName, check_model_file, read_model_file, runtime_of
 from host.cli.pictures import LanguageOption, PictureOption
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
 from host.errors import GenbaError, UsageError

@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from host.cli.models import RuntimeName
+from host.api.model_files import RuntimeName
 from host.errors import UsageError
 
 Array = npt.NDArray[Any]

@@ -3,24 +3,21 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from host.api.asking import Asked
 from host.cli.console import note
 from host.cli.progress import Clock, DeviceWork, JobReporter, job_reporter
 from host.errors import GenbaError
 from host.job import refusal_delay_seconds
 
 if TYPE_CHECKING:
-    from host.device import Device
-    from host.job import Job
-    from host.measurement import Outcome, Plan
+    from host.measurement import Outcome
     from host.store import Progress, Store, Waiting
     from host.workspace import Workspace
 
 _LOOK_EVERY_SECONDS = 0.5
 _OFFLINE_AFTER_SECONDS = 1.0
-_PROCESS_SECONDS = 3.0  # to start a worker, import the runtime, load and run once
 
 
 class NoResultError(GenbaError):
@@ -33,27 +30,6 @@ class NoResultError(GenbaError):
 
 class WithdrawnError(GenbaError):
     """Nothing came back in time, and nothing is waited for any more."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One job, and what people call it. `seconds` is how long it takes at most, by its budget."""
-
-    job: "Job"
-    device: "Device"
-    model: str
-    doing: str
-    seconds: float
-
-
-def planned_seconds(plan: "Plan", observe_seconds: float) -> float:
-    """How long a measurement takes at most on a device that is ready."""
-    idle_and_busy = 2 * plan.energy_windows + 1
-    paced = 2 if plan.paced_hertz is not None else 0
-    energy = 0.0
-    if plan.energy_windows:
-        energy = (idle_and_busy + paced) * plan.energy_window_seconds + _PROCESS_SECONDS
-    return observe_seconds + plan.budget_seconds + plan.processes * _PROCESS_SECONDS + energy
 
 
 def await_outcomes(

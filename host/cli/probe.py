@@ -17,7 +17,7 @@ from host.cli.workspace import JsonOption, WorkspaceOption, opened
 from host.errors import GenbaError
 
 if TYPE_CHECKING:
-    from host.cli.jobs import Asked
+    from host.api.asking import Asked
     from host.device import Device
     from host.measurement import Outcome, ProbeResult
     from host.measurement.judge import Baseline
@@ -41,7 +41,8 @@ def probe(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Observe a device and run its reference models: the baseline that verdicts compare with."""
-    from host.cli.jobs import Asked, await_outcomes
+    from host.api.asking import Asked
+    from host.cli.jobs import await_outcomes
     from host.measurement import ProbeSpec, is_disturbed
     from host.report.measurement import probe_block
     from host.report.records import probe_record

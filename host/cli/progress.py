@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -47,6 +47,7 @@ class BarReporter:
         self._progress = progress
         self._stages = stages
         self._tasks: dict[str, TaskID] = {}
+        self._found: dict[str, str] = {}
 
     def stage(self, name: str) -> None:
         self._stages.begin(name)
@@ -61,6 +62,11 @@ class BarReporter:
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
 
+    def found(self, kind: str, facts: Mapping[str, object], text: str) -> None:  # noqa: ARG002
+        if self._found.get(kind) != text:
+            self._found[kind] = text
+            self.say(f"   {text}")
+
     def _clear(self) -> None:
         for task in self._tasks.values():
             self._progress.remove_task(task)
@@ -74,6 +80,7 @@ class LineReporter:
         self._stages = stages
         self._clock = clock
         self._next_line = 0.0
+        self._found: dict[str, str] = {}
 
     def stage(self, name: str) -> None:
         self._stages.begin(name)
@@ -88,6 +95,11 @@ class LineReporter:
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+    def found(self, kind: str, facts: Mapping[str, object], text: str) -> None:  # noqa: ARG002
+        if self._found.get(kind) != text:
+            self._found[kind] = text
+            self.say(f"   {text}")
 
 
 class EventReporter:
@@ -105,6 +117,9 @@ class EventReporter:
 
     def say(self, text: str) -> None:
         _emit({"event": "message", "text": text})
+
+    def found(self, kind: str, facts: Mapping[str, object], text: str) -> None:
+        _emit({"event": kind, "sentence": text, **facts})
 
 
 @contextmanager

@@ -1,12 +1,20 @@
 """`genba rank`: networks in an order, without training any of them."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from host.api.ranking import (
+    DEFAULT_SAMPLE,
+    ExecutorName,
+    RankRequest,
+    check_keep,
+    rank_networks,
+)
 from host.cli.console import note, print_json, table_console
 from host.cli.measure import ThreadsOption
 from host.cli.pictures import LanguageOption, require_picture
@@ -14,24 +22,8 @@ from host.cli.workspace import JsonOption, WorkspaceOption, opened
 from host.errors import UsageError
 
 if TYPE_CHECKING:
-    from host.calibration.prediction import Predictor
-    from host.cli.countdown import Countdown
-    from host.data.images import ImageFolder
-    from host.proxies.ensembles import Ensemble
-    from host.proxies.scoring import View
-    from host.ranking.contenders import Contender
-    from host.ranking.ranking import Ranker, Ranking, Stage
     from host.report.rank import NamedRanking
-    from host.spaces.base import Task
-    from host.store import Store
 
-_SAMPLE = 100
-_DRAWN_AT_A_TIME = 100
-_TASK_OF_MADE_IMAGES = (3, 10)
-_STAGES: "dict[Stage, str]" = {
-    "pruning": "scored to prune",
-    "scoring": "scored",
-}
 _KEPT = "every score is kept: the same command goes on from there"
 
 
@@ -64,7 +56,7 @@ def rank(  # noqa: PLR0913 - the options of a command
             min=1,
             max=1_000_000,
             help="How many networks of the space to draw.",
-            show_default=str(_SAMPLE),
+            show_default=str(DEFAULT_SAMPLE),
         ),
     ] = None,
     keep: Annotated[
@@ -115,9 +107,7 @@ def rank(  # noqa: PLR0913 - the options of a command
         ),
     ] = 1,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="For all that is drawn.")] = 0,
-    executor: Annotated[
-        Literal["local", "ray"], typer.Option(help="Where scores are computed.")
-    ] = "local",
+    executor: Annotated[ExecutorName, typer.Option(help="Where scores are computed.")] = "local",
     processes: Annotated[
         int | None,
         typer.Option(
@@ -151,35 +141,29 @@ def rank(  # noqa: PLR0913 - the options of a command
     """
     from host.cli.countdown import countdown
     from host.proxies.choice import judge
-    from host.proxies.executors import executor as executor_of
-    from host.proxies.executors import usable_cpus
-    from host.ranking.ranking import Ranker
     from host.report.rank import NamedRanking, ranking_block
 
-    chosen = judge(ensemble, None if proxies is None else _names("--proxies", proxies))
+    chosen = judge(ensemble, None if proxies is None else names_of("--proxies", proxies))
     _check_files(csv_file, picture)
-    _check_keep(keep, chosen)
-    with opened(workspace) as (_, store):
-        predictors = _predictors(store, devices, threads)
-        folder, views = _views(images, batch_size, inits, seed, resolution)
-        with countdown() as told:
-            contenders = _contenders(targets, sample, _task(folder), seed, told)
-            wanted = min(processes or usable_cpus(), len(contenders) * inits)
-            with executor_of(executor, wanted) as scoring:
-                ranker = Ranker(
-                    store=store,
-                    executor=scoring,
-                    ensemble=chosen,
-                    views=views,
-                    keep=keep,
-                    seed=seed,
-                    predictors=predictors,
-                    on_progress=lambda stage, far: told.update(
-                        _STAGES[stage], far.done, far.total, far.share
-                    ),
-                )
-                ranking = _ranked(ranker, contenders, resolution)
-    named = NamedRanking(ranking, _source(targets))
+    check_keep(keep, chosen)
+    request = RankRequest(
+        targets=tuple(targets),
+        ensemble=chosen,
+        sample=sample,
+        keep=keep,
+        devices=() if devices is None else tuple(names_of("--devices", devices)),
+        threads=threads,
+        images=images,
+        batch_size=batch_size,
+        resolution=resolution,
+        draws=inits,
+        seed=seed,
+        executor=executor,
+        processes=processes,
+    )
+    with opened(workspace) as (_, store), countdown() as told, _saying_what_is_kept():
+        ranking = rank_networks(store, request, say=note, on_progress=told.update)
+    named = NamedRanking(ranking, request.source)
     _write(named, csv_file, picture, language)
     if as_json:
         from host.report.rank_records import ranking_record
@@ -189,7 +173,7 @@ def rank(  # noqa: PLR0913 - the options of a command
         table_console().print(ranking_block(named, top, language))
 
 
-def _names(option: str, text: str) -> list[str]:
+def names_of(option: str, text: str) -> list[str]:
     """The parts between commas. Raises UsageError for an empty one."""
     names = [part.strip() for part in text.split(",")]
     if not all(names):
@@ -205,117 +189,13 @@ def _check_files(csv_file: Path | None, picture: Path | None) -> None:
         raise UsageError(f"--csv {csv_file}: name a file in a folder that is there")
 
 
-def _check_keep(keep: float | None, chosen: "Ensemble") -> None:
-    """See that something can be pruned, before anything is drawn. Raises UsageError."""
-    from host.proxies.cascade import divided
-    from host.proxies.catalogue import proxies_by_name
-
-    if keep is None:
-        return
-    if not 0 < keep <= 1:
-        raise UsageError(f"--keep {keep:g}: write a share above 0 and up to 1, such as 0.2")
-    divided(proxies_by_name(chosen.members))
-
-
-def _predictors(store: "Store", devices: str | None, threads: int) -> "dict[str, Predictor]":
-    """The cost models of each device. Raises UnknownDeviceError and NotCalibratedError."""
-    from host.calibration.prediction import Predictor
-    from host.calibration.setting import Setting
-
-    found = {}
-    for name in [] if devices is None else _names("--devices", devices):
-        device = store.devices.by_name(name)
-        found[name] = Predictor.of(store, device, Setting.of_device(device, "onnx", threads))
-    return found
-
-
-def _views(
-    images: str | None, batch_size: int, inits: int, seed: int, resolution: int | None
-) -> "tuple[ImageFolder | None, tuple[View, ...]]":
-    """What proxies look at, and the folder that it comes from, if any."""
-    from host.data.images import scan_folder
-    from host.ranking.views import MADE, made_views, views_of_folder
-
-    if images is None or images in MADE:
-        source = None if images is None else MADE[images]
-        return None, made_views(source, batch_size, inits, seed=seed, resolution=resolution)
-    folder = scan_folder(Path(images))
-    for file in folder.excluded:
-        note(f"left out {file.path}: {file.reason}")
-    return folder, views_of_folder(folder, batch_size, inits, seed=seed, resolution=resolution)
-
-
-def _task(folder: "ImageFolder | None") -> "Task":
-    """What candidates of a space must fit: the images of a folder, or three channels."""
-    from host.spaces.base import Task
-
-    if folder is None:
-        return Task(*_TASK_OF_MADE_IMAGES)
-    return Task(folder.channels, len(folder.classes))
-
-
-def _contenders(
-    targets: Sequence[str], sample: int | None, task: "Task", seed: int, told: "Countdown"
-) -> "list[Contender]":
-    """What is ranked. Raises UsageError."""
-    from host.ranking.contenders import drawn, of_files
-    from host.spaces.base import size
-    from host.spaces.catalogue import SPACES, space_by_name
-
-    spaces = [target for target in targets if target in SPACES]
-    if not spaces:
-        if sample is not None:
-            raise UsageError("--sample draws from a space; of files all are ranked: leave it out")
-        return of_files([_file(target) for target in dict.fromkeys(targets)], note)
-    if len(targets) > 1:
-        raise UsageError(
-            f"{spaces[0]} is a space: rank one space, or any number of files, not both at once"
-        )
-    space = space_by_name(spaces[0])
-    count = sample or _SAMPLE
-    most = min(count, size(space))
-
-    def on_drawn(done: int) -> None:
-        if done % _DRAWN_AT_A_TIME == 0:
-            told.update("drawn", done, most, done / most)
-
-    found = drawn(space, task, count, seed=seed, on_drawn=on_drawn)
-    if len(found) < count:
-        note(f"the space {space.name} has {len(found)} different networks: all are ranked")
-    return found
-
-
-def _file(target: str) -> Path:
-    """Raises UsageError for what is neither a space nor a file."""
-    from host.spaces.catalogue import SPACES
-
-    path = Path(target)
-    if not path.exists():
-        raise UsageError(
-            f"{target} is neither a file nor a space; the spaces are {', '.join(SPACES)}"
-        )
-    return path
-
-
-def _ranked(
-    ranker: "Ranker", contenders: "Sequence[Contender]", resolution: int | None
-) -> "Ranking":
-    from host.proxies.executors import ScoringError
-
+@contextmanager
+def _saying_what_is_kept() -> Iterator[None]:
     try:
-        return ranker.rank(contenders)
+        yield
     except KeyboardInterrupt:
         note(_KEPT)
         raise
-    except ScoringError as error:
-        if resolution is None:
-            raise
-        raise UsageError(f"{error}; it may be too large for --resolution {resolution}") from error
-
-
-def _source(targets: Sequence[str]) -> str:
-    """What people call that which was ranked."""
-    return targets[0] if len(targets) == 1 else f"{len(targets)} files"
 
 
 def _write(

@@ -11,7 +11,7 @@ from host.errors import GenbaError
 from host.measurement import Measurement, MeasurementFailure, Profile
 
 if TYPE_CHECKING:
-    from host.cli.jobs import Asked
+    from host.api.asking import Asked
     from host.measurement import FailureKind, Outcome
     from host.report.measurement_texts import Language
     from host.report.profile_plots import NamedProfile

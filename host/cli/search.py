@@ -151,7 +151,8 @@ def _print(
     console.print(finalists_table(result.finalists))
     console.print(stage_table(seconds))
     for finalist in result.finalists:
-        print(f"bundle   {finalist.bundle}")
+        for bundle in finalist.bundles:
+            print(f"bundle   {bundle.path}")
     for picture in pictures:
         print(f"picture  {picture}")
 

@@ -7,6 +7,12 @@ from uuid import uuid4
 
 import typer
 
+from host.api.model_files import (
+    RuntimeName,
+    check_model_file,
+    require_runtime,
+    runtime_of,
+)
 from host.cli.console import note, print_json, table_console
 from host.cli.measure import (
     AgainOption,
@@ -16,20 +22,13 @@ from host.cli.measure import (
     ThreadsOption,
     TimeoutOption,
 )
-from host.cli.models import (
-    RuntimeName,
-    check_model_file,
-    parse_options,
-    parse_shapes,
-    require_runtime,
-    runtime_of,
-)
+from host.cli.models import parse_options, parse_shapes
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
 from host.errors import GenbaError
 
 if TYPE_CHECKING:
+    from host.api.asking import Asked
     from host.cli.expected import Expected
-    from host.cli.jobs import Asked
     from host.measurement import InputShape, Outcome, VerifiedOutputs, VerifySpec
     from host.store import Store
 
@@ -86,7 +85,8 @@ def verify(  # noqa: PLR0913 - the options of a command
 
     Ends with 1 where an output is not within the tolerance.
     """
-    from host.cli.jobs import Asked, await_outcomes
+    from host.api.asking import Asked
+    from host.cli.jobs import await_outcomes
     from host.measurement.outputs import read_outputs
     from host.measurement.verification import compare_outputs
     from host.report.verification import NamedOutputs, verification_block, verification_record

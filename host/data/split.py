@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from host.preprocessing import Pixels, Preprocessing
+from host.preprocessing import AnyPreprocessing, Inputs
 
 Subset = Literal["train", "validation", "test"]
 SUBSETS: tuple[Subset, ...] = ("train", "validation", "test")
@@ -15,9 +15,13 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Decoded images as uint8 (N, C, H, W) and their classes as int64 (N,)."""
+    """What a network reads, before it is normalised, and the classes as int64 (N,).
 
-    inputs: Pixels
+    Images are uint8 (N, C, H, W), windows of signals float32 (N, C, L), or (N, C, 1, L) for
+    networks that read a signal as an image of height 1.
+    """
+
+    inputs: Inputs
     labels: Labels
 
     def __len__(self) -> int:
@@ -36,7 +40,7 @@ class Split:
     train: Samples
     validation: Samples
     test: Samples
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     fingerprint: str
     seed: int
 

@@ -1,39 +1,48 @@
-"""What an ONNX file says about itself, in its `metadata_props`."""
+"""What a model file says about itself: in ONNX's `metadata_props`, or in TFLite's metadata."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError
 
-from host.export.contents import BundleMeasurement
 from host.export.errors import ExportError
-from host.preprocessing import Preprocessing
+from host.network.tflite_metadata import (
+    NotTfliteError,
+    tflite_metadata_of,
+    with_tflite_metadata,
+    without_tflite_metadata,
+)
+from host.network.tflite_tables import IDENTIFIER
+from host.preprocessing import AnyPreprocessing, Preprocessing
+
+if TYPE_CHECKING:
+    from host.export.contents import BundleMeasurement
 
 
 def onnx_metadata(
     *,
     classes: Sequence[str],
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     study: str,
     candidate: str,
     data_fingerprint: str,
     calibration_sha256: str | None = None,
-    measurements: Sequence[BundleMeasurement] = (),
+    measurements: "Sequence[BundleMeasurement]" = (),
 ) -> dict[str, str]:
-    """The properties that a model is shipped with.
+    """The properties that a model is shipped with, as its ONNX file has them; a TFLite file has
+    another `input_layout`.
 
     `classes` is one name a line, in the order of the logits; `mean`, `std` and `measurements` are
     JSON. What is absent has no key.
     """
     entries = {
         "classes": "\n".join(classes),
-        "input_layout": "NCHW",
-        "input_size": f"{preprocessing.height}x{preprocessing.width}",
-        "input_scaling": "(pixel / 255 - mean) / std",
-        "colour_order": preprocessing.colour_order,
+        **_input(preprocessing),
         "mean": json.dumps(preprocessing.mean),
         "std": json.dumps(preprocessing.std),
         "study": study,
@@ -47,11 +56,29 @@ def onnx_metadata(
     return entries
 
 
-def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
-    """The same ONNX file with those properties added, replacing those of the same key.
+def _input(preprocessing: AnyPreprocessing) -> dict[str, str]:
+    if isinstance(preprocessing, Preprocessing):
+        return {
+            "input_layout": "NCHW",
+            "input_size": f"{preprocessing.height}x{preprocessing.width}",
+            "input_scaling": "(pixel / 255 - mean) / std",
+            "colour_order": preprocessing.colour_order,
+        }
+    return {
+        "input_layout": "NCHW",
+        "input_size": f"1x{preprocessing.length}",
+        "input_scaling": "(value - mean) / std",
+    }
 
-    Raises ExportError where the bytes are no ONNX model.
+
+def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
+    """The same ONNX or TFLite file with those properties added, replacing those of the same key.
+
+    Raises ExportError where the bytes are no model.
     """
+    if _is_tflite(model):
+        with _refusing():
+            return with_tflite_metadata(model, entries)
     proto = parse(model)
     merged = {prop.key: prop.value for prop in proto.metadata_props} | dict(entries)
     del proto.metadata_props[:]
@@ -61,19 +88,37 @@ def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
 
 
 def metadata_of(model: bytes) -> dict[str, str]:
-    """The properties of an ONNX file. Raises ExportError where the bytes are no ONNX model."""
+    """The properties of an ONNX or TFLite file. Raises ExportError where the bytes are no model."""
+    if _is_tflite(model):
+        with _refusing():
+            return tflite_metadata_of(model)
     return {prop.key: prop.value for prop in parse(model).metadata_props}
 
 
 def graph_sha256(model: bytes) -> str:
-    """A hash of what the file computes: of the model without its properties.
+    """A hash of what the file computes: of the ONNX or TFLite model without its properties.
 
     A file that was measured and the same file with the measured figures written into it share it.
-    Raises ExportError where the bytes are no ONNX model.
+    Raises ExportError where the bytes are no model.
     """
+    if _is_tflite(model):
+        with _refusing():
+            return hashlib.sha256(without_tflite_metadata(model)).hexdigest()
     proto = parse(model)
     del proto.metadata_props[:]
     return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except NotTfliteError as error:
+        raise ExportError(str(error)) from error
+
+
+def _is_tflite(model: bytes) -> bool:
+    return model[4:8] == IDENTIFIER
 
 
 def parse(model: bytes) -> onnx.ModelProto:

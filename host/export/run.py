@@ -1,60 +1,33 @@
-"""Classify an image with the model of this bundle: python run.py IMAGE [MODEL.onnx].
+"""Classify a file with the model of this bundle: each class and its probability, best first."""
 
-Needs numpy, onnxruntime and pillow. Prints each class and its probability, the answer first.
-"""
-
-from __future__ import annotations
-
+import argparse
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
-from PIL import Image, ImageOps
 
-HERE = Path(__file__).resolve().parent
-
-
-def read_image(path: str, spec: dict[str, Any]) -> Any:
-    """The image as the float32 array (1, C, H, W) that the model reads."""
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened)
-    image = image.convert("L" if spec["channels"] == 1 else "RGB")
-    image = image.resize((spec["width"], spec["height"]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image).reshape(spec["height"], spec["width"], spec["channels"])
-    mean, std = (np.array(spec[key], np.float32).reshape(-1, 1, 1) for key in ("mean", "std"))
-    scaled = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-    return ((scaled - mean) / std)[np.newaxis]
-
-
-def classify(image_path: str, model_path: Path) -> list[tuple[str, float]]:
-    """Pairs of class and probability, the most probable first."""
-    spec = json.loads((HERE / "preprocessing.json").read_text(encoding="utf-8"))
-    labels = (HERE / "labels.txt").read_text(encoding="utf-8").splitlines()
-    session = onnxruntime.InferenceSession(str(model_path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    logits = session.run(None, {name: read_image(image_path, spec)})[0][0].astype(np.float64)
-    shares = np.exp(logits - logits.max())
-    shares /= shares.sum()
-    return [(labels[i], float(shares[i])) for i in np.argsort(-shares, kind="stable")]
-
-
-def main(arguments: list[str]) -> None:
-    if len(arguments) not in (1, 2):
-        sys.exit("usage: python run.py IMAGE [MODEL.onnx]")
-    manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
-    model_path = HERE / manifest["shipped_model"] if len(arguments) == 1 else Path(arguments[1])
-    if not model_path.is_file():
-        sys.exit(f"there is no model {model_path}")
-    try:
-        answers = classify(arguments[0], model_path)
-    except OSError as error:
-        sys.exit(f"cannot classify {arguments[0]}: {error}")
-    for label, share in answers:
-        sys.stdout.write(f"{label}\t{share:.6f}\n")
-
+from host.export.run_image import read_input
+from host.export.run_onnx import logits_of
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", help="what to classify")
+    parser.add_argument("model", nargs="?", type=Path, help="another model than the shipped one")
+    parser.add_argument("--threshold", dest="least", type=float, help="NG from this probability")
+    here, asked = Path(__file__).resolve().parent, parser.parse_args()
+    manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
+    model = (asked.model or here / manifest["shipped_model"]).resolve()
+    rule = {here / name: m["inspection"] for name, m in manifest["models"].items()}.get(model)
+    if asked.least is not None and (rule is None or not 0 < asked.least < 1):
+        parser.error("--threshold needs a share below 1, and a model here that finds a defect")
+    try:
+        logits = logits_of(model, read_input(asked.file, manifest["input"])).astype(np.float64)
+    except Exception as error:  # decoders and runtimes have errors of many kinds
+        raise SystemExit(f"cannot classify {asked.file} with {model.name}: {error}") from error
+    classes, shares = manifest["classes"], np.exp(logits - np.logaddexp.reduce(logits))
+    for i in np.argsort(-shares, kind="stable"):
+        print(f"{classes[i]}\t{shares[i]:.6f}")
+    if rule is not None:
+        limit = rule["threshold"] if asked.least is None else -np.log(1 / asked.least - 1)
+        verdict = "NG" if logits[rule["defect"]] - logits[1 - rule["defect"]] >= limit else "OK"
+        print(f"{verdict}: {rule['defect_class']} is NG from {1 / (1 + np.exp(-limit)):.6f}")

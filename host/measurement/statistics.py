@@ -120,6 +120,10 @@ class Latency:
     unsettled: int = 0
     sampling_half_width: float = 0.0
 
+    def quantile(self, level: float) -> float | None:
+        """The latency in seconds that this share of the samples does not exceed, where known."""
+        return next((q.seconds for q in self.quantiles if q.level == level), None)
+
     @property
     def half_width(self) -> float:
         """Half the 95 % interval, relative to the figure."""

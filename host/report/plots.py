@@ -1,17 +1,21 @@
-"""Pictures of a front."""
+"""Pictures of a front, and how every picture becomes a file or a part of a page."""
 
 from __future__ import annotations
 
 import io
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
+from host.report.measurement_texts import Language
+from host.report.texts import PLOT_TEXTS
 from host.report.units import MS
-from host.study.front import FrontReport, OnDevice
+from host.study.front import FrontReport, FrontRow, OnDevice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,34 +24,50 @@ if TYPE_CHECKING:
 _JAPANESE_FONTS = ("Noto Sans CJK JP", "IPAexGothic", "IPAGothic", "Yu Gothic", "Meiryo")
 _JAPANESE_FILES = ("notosanscjk-regular", "ipaexg", "ipag", "yugoth", "meiryo")
 _FRONT = "#0b6e4f"
+_FINALIST = "#c2410c"
 _PREDICTED = "#b8860b"
 _LIMIT = "#a4262c"
 _OTHER = "#9aa0a6"
+_LONGEST_NAME = 26
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
-def front_figure(report: FrontReport) -> Figure:
-    """Score against latency, one panel a device: the front, what was measured beside it, limits.
+def front_figure(
+    report: FrontReport, finalists: Sequence[str] = (), language: Language = "en"
+) -> Figure:
+    """Score against latency, one panel a device profile: the front, what was measured beside it,
+    limits, and the finalists by their keys.
 
     Measured candidates are filled, predictions hollow with their interval.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    words = PLOT_TEXTS[language]
+    profiles = report.profiles
     with fonts():
-        devices = [device.device for device in report.rows[0].devices]
-        figure = Figure(figsize=(7.5 * len(devices), 4.8), layout="constrained")
-        FigureCanvasAgg(figure)
-        for place, device in enumerate(devices, start=1):
-            _panel(figure.add_subplot(1, len(devices), place), report, device)
-        figure.suptitle(
-            f"{report.study}: front of {report.measured} measured and {report.scored} scored "
-            "candidates"
+        figure = new_figure(7.5 * max(1, len(profiles)), 4.8)
+        for place, profile in enumerate(profiles, start=1):
+            axes = figure.add_subplot(1, len(profiles), place)
+            _panel(axes, report, profile.name, words, finalists)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize=8, loc="lower right")
+        title = words["plot.title"].format(
+            study=report.study, measured=report.measured, scored=report.scored
         )
+        figure.suptitle(title, parse_math=False)
+    return figure
+
+
+def panel_figure(
+    report: FrontReport, profile: str, words: Mapping[str, str], finalists: Sequence[str] = ()
+) -> Figure:
+    """The panel of one device profile, without a legend: the page has its own beside it."""
+    with fonts():
+        figure = new_figure(4.6, 3.5)
+        _panel(figure.add_subplot(), report, profile, words, finalists)
     return figure
 
 
 @cache
-def _japanese_fonts() -> tuple[str, ...]:
+def japanese_fonts() -> tuple[str, ...]:
     """Those that this machine has, also where they are younger than matplotlib's list of fonts."""
     from matplotlib.font_manager import findSystemFonts, fontManager, get_font_names
 
@@ -63,7 +83,7 @@ def fonts() -> Iterator[None]:
     """Draws Japanese names where this machine has a font for them; in SVG the browser does."""
     import matplotlib as mpl
 
-    style: Any = {"font.family": ["DejaVu Sans", *_japanese_fonts()], "svg.fonttype": "none"}
+    style: Any = {"font.family": ["DejaVu Sans", *japanese_fonts()], "svg.fonttype": "none"}
     with mpl.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -88,43 +108,127 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _panel(axes: Axes, report: FrontReport, device: str) -> None:
-    from matplotlib.ticker import StrMethodFormatter
+def inline_svg(figure: Figure, label: str) -> str:
+    """The picture as an SVG element of HTML: it names no address, not even that of SVG itself, and
+    shares no id with another picture of the page. `label` is what it is read out as.
+    """
+    import matplotlib as mpl
 
-    rows = [(row.score, next(d for d in row.devices if d.device == device)) for row in report.rows]
-    _others(axes, report, device)
-    _predictions(axes, rows)
-    _front(axes, rows)
-    limit = report.device_limits_seconds.get(device)
+    with mpl.rc_context({"svg.hashsalt": label}):
+        root = ET.fromstring(svg(figure))  # noqa: S314 - matplotlib has just written it
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        element.attrib = {_local(name): value for name, value in element.attrib.items()}
+    for parent in root.iter():
+        for child in [child for child in parent if child.tag in ("metadata", "style")]:
+            parent.remove(child)
+    used = _referenced(root)
+    for element in root.iter():
+        if element.get("id") not in used:
+            element.attrib.pop("id", None)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.attrib |= {"role": "img", "aria-label": label}
+    return ET.tostring(root, encoding="unicode", short_empty_elements=False)
+
+
+def shortened(name: str) -> str:
+    """A name that fits below an axis."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
+
+
+def _referenced(root: ET.Element) -> set[str]:
+    found: set[str] = set()
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            found.update(_REFERENCE.findall(value))
+            if name == "href":
+                found.add(value.removeprefix("#"))
+    return found
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that belongs to no window."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _panel(
+    axes: Axes,
+    report: FrontReport,
+    profile: str,
+    words: Mapping[str, str],
+    finalists: Sequence[str],
+) -> None:
+    rows = [
+        (number, row, device)
+        for number, row in enumerate(report.rows, start=1)
+        for device in row.devices
+        if device.device == profile
+    ]
+    _others(axes, report, profile, words)
+    _predictions(axes, rows, words)
+    if rows:
+        _front(axes, rows, words)
+        _finalists(axes, rows, words, finalists)
+    limit = report.latency_limit_seconds(profile)
     if limit is not None:
-        axes.axvline(limit * MS, color=_LIMIT, ls="--", lw=1.2, label=f"limit {limit * MS:g} ms")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.set_xlabel(f"latency on {device}, ms (median)")
-    axes.set_ylabel("score (log-rank, higher is better)")
+        label = words["plot.limit"].format(limit=f"{limit * MS:g}")
+        axes.axvline(limit * MS, color=_LIMIT, ls="--", lw=1.2, label=label)
+    _scale(axes)
+    axes.set_xlabel(words["plot.x"].format(device=shortened(profile)), parse_math=False)
+    axes.set_ylabel(words["plot.y"])
     axes.grid(visible=True, which="both", alpha=0.2)
-    axes.legend(fontsize=8, loc="lower right")
 
 
-def _others(axes: Axes, report: FrontReport, device: str) -> None:
+def _scale(axes: Axes) -> None:
+    """Logarithmic, with several ticks however small the span: a decade may hold one power of 10."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    if high < 5 * low:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    elif high < 200 * low:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _others(axes: Axes, report: FrontReport, profile: str, words: Mapping[str, str]) -> None:
     """What was measured and is not on the front."""
-    for within, marker, label in (
-        (True, "o", "measured, dominated"),
-        (False, "x", "measured, beyond a limit"),
-    ):
-        points = [point for point in report.others if point.within_limits == within]
+    for within, marker, label in ((True, "o", "dominated"), (False, "x", "beyond")):
+        points = [
+            (point.latency_seconds[profile] * MS, point.score)
+            for point in report.others
+            if point.within_limits == within and profile in point.latency_seconds
+        ]
         if points:
-            latency = [point.latency_seconds[device] * MS for point in points]
-            scores = [point.score for point in points]
-            axes.scatter(latency, scores, s=28, marker=marker, color=_OTHER, label=label)
+            latency, scores = zip(*points, strict=True)
+            name = words[f"mark.{label}"]
+            axes.scatter(latency, scores, s=22, marker=marker, color=_OTHER, label=name)
 
 
-def _predictions(axes: Axes, rows: list[tuple[float, OnDevice]]) -> None:
-    told = [(s, p) for s, d in rows if (p := d.predicted_latency_seconds) is not None]
+def _predictions(
+    axes: Axes, rows: Sequence[tuple[int, FrontRow, OnDevice]], words: Mapping[str, str]
+) -> None:
+    told = [
+        (row.score, prediction)
+        for _, row, device in rows
+        if (prediction := device.predicted_latency_seconds) is not None
+    ]
     if not told:
         return
-    below = [(p.value - p.low) * MS for _, p in told]
-    above = [(p.value if p.high is None else p.high) * MS - p.value * MS for _, p in told]
+    below = [max(0.0, p.value - p.low) * MS for _, p in told]
+    above = [0.0 if p.high is None else max(0.0, p.high - p.value) * MS for _, p in told]
     axes.errorbar(
         [p.value * MS for _, p in told],
         [score for score, _ in told],
@@ -132,23 +236,49 @@ def _predictions(axes: Axes, rows: list[tuple[float, OnDevice]]) -> None:
         fmt="D",
         mfc="none",
         color=_PREDICTED,
-        ms=6,
+        ms=5,
         lw=1,
-        capsize=3,
-        label="predicted before measuring, 90 % interval",
+        capsize=2.5,
+        label=words["mark.predicted"],
     )
 
 
-def _front(axes: Axes, rows: list[tuple[float, OnDevice]]) -> None:
-    ordered = sorted((d.latency_seconds * MS, score) for score, d in rows)
+def _front(
+    axes: Axes, rows: Sequence[tuple[int, FrontRow, OnDevice]], words: Mapping[str, str]
+) -> None:
+    ordered = sorted((device.latency_seconds * MS, row.score) for _, row, device in rows)
     latency, scores = zip(*ordered, strict=True)
-    label = "Pareto front, measured"
-    axes.plot(latency, scores, "o-", color=_FRONT, ms=8, lw=1.2, label=label)
-    for number, (score, measured) in enumerate(rows, start=1):
+    axes.plot(latency, scores, "o-", color=_FRONT, ms=6, lw=1.1, label=words["mark.front"])
+    for number, row, device in rows:
         axes.annotate(
             str(number),
-            (measured.latency_seconds * MS, score),
+            (device.latency_seconds * MS, row.score),
             textcoords="offset points",
-            xytext=(6, -12),
+            xytext=(5, -11),
+            fontsize=8,
             color=_FRONT,
+        )
+
+
+def _finalists(
+    axes: Axes,
+    rows: Sequence[tuple[int, FrontRow, OnDevice]],
+    words: Mapping[str, str],
+    finalists: Sequence[str],
+) -> None:
+    points = [
+        (device.latency_seconds * MS, row.score) for _, row, device in rows if row.key in finalists
+    ]
+    if points:
+        latency, scores = zip(*points, strict=True)
+        axes.scatter(
+            latency,
+            scores,
+            s=130,
+            marker="*",
+            color=_FINALIST,
+            edgecolors="white",
+            linewidths=0.6,
+            zorder=4,
+            label=words["mark.finalist"],
         )

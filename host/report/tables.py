@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from host.export.forms import Form
+from host.report.study_answer import recommended
 from host.report.units import (
     measured_latency,
     megabytes,
@@ -16,7 +18,7 @@ from host.report.units import (
     predicted_latency,
     share,
 )
-from host.study.finalist import Choice, FinalistResult, Form
+from host.study.finalist import Choice, FinalistResult
 from host.study.front import FrontReport
 
 NOTES_SHOWN = 6
@@ -50,7 +52,7 @@ def front_table(report: FrontReport) -> RenderableType:
         f"chosen from {report.scored} scored and {report.measured} measured candidates of the "
         f"space {report.space}; score: {' + '.join(report.proxies)} by log-rank, untrained"
     )
-    limits = Text("limits: " + ("; ".join(report.limits) or "none"))
+    limits = Text("limits: " + ("; ".join(limit.text for limit in report.limits) or "none"))
     power_notes = [
         Text(f"power on {name}: none, because {why}") for name, why in absent_power(report).items()
     ]
@@ -80,7 +82,7 @@ def finalists_table(finalists: Sequence[FinalistResult]) -> RenderableType:
                     measured_latency(device),
                     megabytes(device.peak_rss_bytes),
                     megabytes(form.size_bytes),
-                    _chosen(form.form, chosen[device.device]),
+                    _chosen(form.form, chosen.get(device.device)),
                 )
     lines = []
     for number, finalist in enumerate(finalists, start=1):
@@ -106,14 +108,16 @@ def stage_table(seconds: Sequence[tuple[str, float]]) -> RenderableType:
 def three_figures(
     report: FrontReport, finalists: Sequence[FinalistResult]
 ) -> list[tuple[str, str]]:
-    """What a manager asks: how good, how fast, how large. Names are keys of the page's texts."""
-    if not finalists:
+    """What a manager asks of the recommended on the first device: how good, how fast, how large.
+    Names are keys of the page's texts.
+    """
+    if not report.profiles:
         return []
-    best = max(finalists, key=lambda finalist: finalist.form("fp32").validation_quality)
-    choice = best.choices[0]
-    form = best.form(choice.form)
-    device = next(d for d in form.devices if d.device == choice.device)
-    limit = report.device_limits_seconds.get(choice.device)
+    pick = recommended(finalists, report.profiles[0])
+    if pick is None:
+        return []
+    form, device = pick.form, pick.row
+    limit = report.latency_limit_seconds(device.device)
     latency = f"{milliseconds(device.latency_seconds)} ms"
     if limit is not None:
         latency += f" / {milliseconds(limit)} ms"
@@ -129,8 +133,8 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
 
 
-def _chosen(form: Form, choice: Choice) -> str:
-    if choice.form != form:
+def _chosen(form: Form, choice: Choice | None) -> str:
+    if choice is None or choice.form != form:
         return ""
     return "yes" if choice.within_limits else "yes, but beyond a limit"
 

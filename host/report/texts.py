@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
-TEXTS: Mapping[str, Mapping[str, str]] = {
+from host.report.measurement_texts import Language
+
+TEXTS: Mapping[Language, Mapping[str, str]] = {
     "en": {
         "title": "Search result",
         "auroc": "AUROC on test images",
@@ -44,7 +46,7 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "memory": "プロセスの最大メモリ",
         "limits": "制約",
         "none": "なし",
-        "front": "パレートフロント(未学習、実機で測定)",
+        "front": "パレート前線(未学習、実機で測定)",
         "how": "スコアを付けた候補 {scored} 件、実機で測定した候補 {measured} 件から選択。"
         "スコアは {proxies} の順位を合成した値で、精度そのものではありません。",
         "candidate": "候補",
@@ -68,5 +70,32 @@ TEXTS: Mapping[str, Mapping[str, str]] = {
         "yes": "採用",
         "beyond": "採用(制約超過)",
         "runtime": "ランタイム",
+    },
+}
+
+PLOT_TEXTS: Mapping[Language, Mapping[str, str]] = {
+    "en": {
+        "plot.title": "{study}: front of {measured} measured and {scored} scored candidates",
+        "plot.x": "latency on {device}, ms (median)",
+        "plot.y": "score (log-rank, higher is better)",
+        "plot.limit": "limit {limit} ms",
+        "mark.front": "Pareto front, measured",
+        "mark.finalist": "finalist",
+        "mark.predicted": "predicted before measuring, 90 % interval",
+        "mark.dominated": "measured, dominated",
+        "mark.beyond": "measured, beyond a limit",
+        "mark.limit": "limit",
+    },
+    "ja": {
+        "plot.title": "{study}: 測定 {measured} 件、スコア付け {scored} 件からのパレート前線",
+        "plot.x": "{device} の推論時間 ms(中央値)",
+        "plot.y": "スコア(対数順位、大きいほど良い)",
+        "plot.limit": "上限 {limit} ms",
+        "mark.front": "パレート前線(実測)",
+        "mark.finalist": "最終候補",
+        "mark.predicted": "測定前の予測(90 %区間)",
+        "mark.dominated": "実測、他の候補に劣る",
+        "mark.beyond": "実測、上限を超過",
+        "mark.limit": "上限",
     },
 }

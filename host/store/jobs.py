@@ -343,6 +343,24 @@ class Jobs:
             statement = select(JobRow).where(JobRow.study_id == study_id).order_by(JobRow.number)
             return [job_from_row(row) for row in session.scalars(statement)]
 
+    def device_seconds(self, study_id: int) -> dict[str, float]:
+        """How long each device has worked on jobs that this study was the first to ask for, by the
+        device's id; attempts that were lost count too.
+        """
+        statement = (
+            select(LeaseRow.device_id, LeaseRow.taken_at, LeaseRow.ended_at)
+            .join(JobRow, JobRow.id == LeaseRow.job_id)
+            .where(JobRow.study_id == study_id)
+        )
+        found: dict[str, float] = {}
+        with self._database.read() as session:
+            for device_id, taken_at, ended_at in session.execute(statement):
+                if ended_at is None:
+                    continue
+                seconds = (ended_at - taken_at).total_seconds()
+                found[device_id] = found.get(device_id, 0.0) + seconds
+        return found
+
     def _note_job(self, session: Session, job: JobRow, device: str) -> None:
         details = {"job_id": job.id, "kind": job.kind, "label": job.label}
         if job.model_sha256 is not None:

@@ -1,56 +1,48 @@
-"""The chosen few: trained, quantised, checked, measured once more, and written as bundles."""
+"""The chosen few: quantised, checked, measured once more on every device, and shipped."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from host.config import StudyConfig
-from host.data.images import ImageLoader
-from host.data.split import Samples, Split
-from host.errors import GenbaError
-from host.export.bundle import WrittenBundle, write_bundle
-from host.export.check import compare_logits, logits_of_onnx
-from host.export.contents import (
-    BundleAccuracy,
-    BundleContents,
-    BundleMeasurement,
-    BundleModel,
-    BundlePrediction,
+from host.config import DataConfig, StudyConfig
+from host.data.dataset import Dataset
+from host.data.split import Labels, Samples, Split
+from host.errors import GenbaError, UsageError
+from host.export.forms import (
+    ExportedForm,
+    Form,
+    Precision,
+    Runtime,
+    logits_of_form,
+    precision_of,
+    render_forms,
+    runtime_of,
 )
-from host.export.errors import ExportError
-from host.export.metadata import onnx_metadata, with_metadata
-from host.export.quantize import quantize_int8
+from host.export.metadata import onnx_metadata
+from host.export.signing import SigningKey
 from host.measurement import Measured, Measurement
-from host.network.onnx_model import onnx_bytes
-from host.network.torch_module import NetworkModule, build_module
-from host.network.weights import folded_weights
+from host.preprocessing import Floats
 from host.store.store import Store
 from host.store.studies import AccuracyRow, Study
 from host.study.answers import MOST_IMAGES, SAME_ANSWERS, agreement_by_device
-from host.study.finalist import Choice, FinalistResult, Form, FormResult, Score
+from host.study.finalist import Choice, FinalistResult, FormResult, Inspection, Score
 from host.study.front import OnDevice
-from host.study.ledger import Manner
-from host.study.limits import Limit
+from host.study.gate import choose_form
+from host.study.ledger import Manner, Models, StudyDevice
 from host.study.proposal import Proposal
 from host.study.search import Search
+from host.study.shipping import finalist_memo, keep_input, write_bundles
+from host.study.trials import Trained
+from host.training.inspection import Costs, inspect_defects, score_defects
 from host.training.metrics import Estimate, Evaluation, evaluate
-from host.training.train import EpochRecord, TrainConfig, TrainResult, logits_of_module, train
 
 Member = TypeVar("Member")
 
-CALIBRATION_IMAGES = 128
 DOUBTFUL_RATIO = 1.25
-LARGEST_RELATIVE_DIFFERENCE = 1e-3
-"""Between the logits of torch and of the exported float32 file, relative to the largest logit."""
-
-
-class ExportDiffersError(GenbaError):
-    """An exported file does not answer as the trained network does."""
 
 
 class NotMeasuredError(GenbaError):
@@ -63,165 +55,208 @@ def choose(front: Sequence[Member], count: int) -> list[Member]:
     return [front[index] for index in dict.fromkeys(places.tolist())]
 
 
-def finalist_memo(key: str) -> str:
-    """The name under which the store keeps the result of a finalist."""
-    return f"finalist:{key}"
+def defect_of(config: DataConfig, classes: Sequence[str]) -> int | None:
+    """The class that inspection is to find, where there are two and one is named.
+
+    Raises UsageError for a name that is none of the classes, and where there are more than two.
+    """
+    if config.defect_class is None:
+        return None
+    if config.defect_class not in classes or len(classes) != 2:
+        raise UsageError(
+            f"defect_class = {config.defect_class!r} in [data] needs two classes and must be one of"
+            f" them: the data have {', '.join(classes)}"
+        )
+    return list(classes).index(config.defect_class)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A trained network with its files and their answers."""
+class Judged:
+    """A form and what its answers are worth."""
 
-    proposal: Proposal
-    training: TrainResult
-    split: Split
-    models: Mapping[Form, bytes]
-    evaluations: Mapping[Form, Evaluation]
-    """On the test images."""
-    validation_quality: Mapping[Form, float]
+    exported: ExportedForm
+    test: Evaluation
+    validation_quality: float
+    inspection: Inspection | None
 
 
 class Finishing:
-    """Takes finalists from genotype to bundle; `folder` keeps checkpoints and bundles."""
+    """Takes trained finalists to their bundles; `folder` keeps these."""
 
     def __init__(
-        self, *, config: StudyConfig, study: Study, store: Store, folder: Path, search: Search
+        self,
+        config: StudyConfig,
+        study: Study,
+        store: Store,
+        folder: Path,
+        *,
+        data: Dataset,
+        search: Search,
+        key: SigningKey,
     ) -> None:
         self._config = config
         self._study = study
         self._store = store
         self._folder = folder
+        self._data = data
         self._search = search
+        self._key = key
         self._reporter = search.reporter
 
-    def finish(self, proposal: Proposal, loader: ImageLoader) -> FinalistResult:
-        """All steps of one finalist; one that is finished already is read from the store.
+    def stored(self, proposal: Proposal) -> FinalistResult | None:
+        """The result of a finalist that is finished, with its bundles where they were written."""
+        known = self._store.studies.result(self._study.id, finalist_memo(proposal.key))
+        if known is None:
+            return None
+        result = FinalistResult.model_validate_json(known)
+        are_there = all(Path(bundle.path).is_file() for bundle in result.bundles)
+        return result if result.bundles and are_there else None
 
-        Raises ExportDiffersError and NotMeasuredError.
+    def finish(self, proposal: Proposal, trained: Trained) -> FinalistResult:
+        """All steps of one finalist.
+
+        Raises ExportDiffersError where a file does not answer as the network, NotMeasuredError.
         """
-        memo = finalist_memo(proposal.key)
-        stored = self._store.studies.result(self._study.id, memo)
-        if stored is not None:
-            result = FinalistResult.model_validate_json(stored)
-            if Path(result.bundle).is_file():
-                return result
-        trained = self._train(proposal, loader)
-        measured = self._measure(trained)
-        answers = self._answers(trained)
+        split = self._data.split_at(proposal.network.input_shape)
+        judged = self._forms(proposal, trained, split)
+        measured = self._measure(proposal, judged)
+        answers = {form: self._answers(judged[form].exported, split) for form in judged}
         forms = [
-            self._form(trained, form, measured[form], answers.get(form, {}))
-            for form in trained.models
+            _form_result(found, measured[form], answers[form]) for form, found in judged.items()
         ]
-        choices = [self._choose_form(forms, d.name) for d in self._search.ledger.devices]
-        bundle = self._write(trained, measured, choices)
-        result = _result(trained, forms, choices, bundle, self._search.combined_scores())
-        for form in trained.models:
-            self._note_accuracy(proposal.key, form, trained.evaluations[form])
-        self._store.bundles.add(self._study.id, bundle.path, bundle.manifest_sha256)
-        self._store.studies.put_result(self._study.id, memo, result.model_dump_json())
-        return result
+        choices = [self._choice(device.name, device.runtime, forms) for device in self._devices]
+        result = self._result(proposal, trained, split, forms, choices)
+        for found in judged.values():
+            self._note_accuracy(proposal.key, found)
+        return self._ship(result, split)
 
-    def _train(self, proposal: Proposal, loader: ImageLoader) -> Trained:
-        channels, height, width = proposal.network.input_shape
-        split = loader.split(height, width, 1 if channels == 1 else 3)
-        settings = self._config.finalists
-        config = TrainConfig(
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            patience=settings.patience,
-            seed=self._config.seed,
-        )
+    @property
+    def _devices(self) -> Sequence[StudyDevice]:
+        return self._search.ledger.devices
 
-        def on_epoch(record: EpochRecord) -> None:
-            self._reporter.progress(f"epochs of {proposal.key[:8]}", record.epoch, config.epochs)
-
-        module = build_module(proposal.network, seed=self._config.seed)
-        checkpoint = self._folder / "checkpoints" / f"{proposal.key}.pt"
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        training = train(module, split, config, checkpoint=checkpoint, on_epoch=on_epoch)
-        models: dict[Form, bytes] = {}
-        evaluations: dict[Form, Evaluation] = {}
-        validation: dict[Form, float] = {}
-        for form, model in self._export(proposal, module, split).items():
-            try:
-                tested = evaluate_onnx(model, split, split.test)
-                validated = evaluate_onnx(model, split, split.validation)
-            except ExportError as error:
-                if form == "fp32":
-                    raise
-                self._reporter.say(f"finalist {proposal.key[:8]} has no {form} form: {error}")
-                continue
-            models[form], evaluations[form] = model, tested
-            area = validated.auroc
-            validation[form] = validated.accuracy.value if area is None else area.value
-        return Trained(proposal, training, split, models, evaluations, validation)
-
-    def _export(self, proposal: Proposal, module: NetworkModule, split: Split) -> dict[Form, bytes]:
-        calibration = split.train.inputs[:: max(1, len(split.train) // CALIBRATION_IMAGES)]
+    def _forms(self, proposal: Proposal, trained: Trained, split: Split) -> dict[Form, Judged]:
+        name = proposal.key[:8]
+        runtimes = list(dict.fromkeys(device.runtime for device in self._devices))
         metadata = onnx_metadata(
             classes=split.classes,
             preprocessing=split.preprocessing,
             study=self._study.name,
             candidate=proposal.text,
             data_fingerprint=split.fingerprint,
-            calibration_sha256=hashlib.sha256(calibration.tobytes()).hexdigest(),
         )
-        fp32 = onnx_bytes(proposal.network, folded_weights(module), metadata)
-        check_export(fp32, module, split)
-        models: dict[Form, bytes] = {"fp32": fp32}
-        try:
-            models["int8"] = quantize_int8(fp32, split.preprocessing.normalise(calibration))
-        except ExportError as error:
-            self._reporter.say(f"finalist {proposal.key[:8]} has no int8 form: {error}")
-        return models
+        exported = render_forms(
+            proposal.network,
+            trained.module,
+            split,
+            runtimes,
+            metadata=metadata,
+            quality=lambda labels, logits: _quality(_evaluated(split, labels, logits)),
+            max_drop=self._config.finalists.max_int8_drop,
+            on_note=lambda note: self._reporter.say(f"finalist {name} has {note}"),
+        )
+        return {form: self._judged(found, split) for form, found in exported.items()}
 
-    def _measure(self, trained: Trained) -> dict[Form, dict[str, Measurement]]:
-        key = trained.proposal.key
+    def _judged(self, exported: ExportedForm, split: Split) -> Judged:
+        logits = {
+            part: self._logits(exported, split, samples)
+            for part, samples in (("validation", split.validation), ("test", split.test))
+        }
+        validation = _evaluated(split, split.validation.labels, logits["validation"])
+        return Judged(
+            exported,
+            _evaluated(split, split.test.labels, logits["test"]),
+            _quality(validation),
+            self._inspection(split, logits["validation"], logits["test"]),
+        )
+
+    def _logits(self, exported: ExportedForm, split: Split, samples: Samples) -> Floats:
+        inputs = split.preprocessing.normalise(samples.inputs)
+        return logits_of_form(exported.form, exported.model, inputs)
+
+    def _inspection(self, split: Split, validation: Floats, test: Floats) -> Inspection | None:
+        config = self._config.data
+        defect = defect_of(config, split.classes)
+        if defect is None:
+            return None
+        found = inspect_defects(
+            score_defects(split.validation.labels, validation, defect=defect),
+            score_defects(split.test.labels, test, defect=defect),
+            costs=Costs(config.cost_of_miss, config.cost_of_false_alarm),
+            false_alarm_rate_limit=config.max_false_alarms,
+        )
+        if found is None:
+            return None
+        return Inspection(
+            defect_class=split.classes[defect],
+            threshold=found.threshold,
+            confusion=[list(row) for row in found.confusion],
+            cost_of_miss=config.cost_of_miss,
+            cost_of_false_alarm=config.cost_of_false_alarm,
+            cost_per_sample=found.cost_per_sample,
+            recall=_score(found.recall),
+            false_alarm_rate=_score(found.false_alarm_rate),
+            false_alarm_rate_limit=config.max_false_alarms,
+        )
+
+    def _measure(
+        self, proposal: Proposal, judged: Mapping[Form, Judged]
+    ) -> dict[Form, dict[str, Measurement]]:
+        models: dict[Precision, dict[Runtime, bytes]] = {}
+        for form, found in judged.items():
+            models.setdefault(precision_of(form), {})[runtime_of(form)] = found.exported.model
+        by_name: Mapping[str, Models] = {str(name): files for name, files in models.items()}
         outcomes = self._search.ledger.measure_models(
-            {form: model for form, model in trained.models.items()},  # noqa: C416 - str keys
+            by_name,
             purpose=f"finalist of {self._study.name}",
             manner=Manner.of_finalists(self._config.measuring),
         )
-        measured: dict[Form, dict[str, Measurement]] = {form: {} for form in trained.models}
-        for (form, device), outcome in self._outcomes_in_order(trained, outcomes):
-            if isinstance(outcome, Measurement):
-                measured[form][device] = outcome
-                continue
-            failed = (
-                f"{device} could not measure the {form} form of finalist {key[:8]}: "
-                f"{outcome.message}"
-            )
-            if form == "fp32":
-                raise NotMeasuredError(failed)
-            self._reporter.say(f"{failed}; fp32 is what runs there")
-        self._compare_with_untrained(key, measured["fp32"])
+        measured: dict[Form, dict[str, Measurement]] = {form: {} for form in judged}
+        for form in judged:
+            for device in self._devices:
+                if device.runtime != runtime_of(form):
+                    continue
+                outcome = outcomes[precision_of(form), device.name]
+                self._take(proposal.key, form, device.name, outcome, measured[form])
+        for form, found_on in measured.items():
+            if precision_of(form) == "fp32":
+                self._compare_with_untrained(proposal.key, found_on)
         return measured
 
-    def _answers(self, trained: Trained) -> dict[Form, Mapping[str, float | None]]:
-        """How far int8 answers on each device as it does here; float32 needs no such look."""
-        if "int8" not in trained.models:
-            return {}
-        split = trained.split
-        images = split.preprocessing.normalise(split.validation.inputs[:MOST_IMAGES])
+    def _take(
+        self, key: str, form: Form, device: str, outcome: Measured, into: dict[str, Measurement]
+    ) -> None:
+        if isinstance(outcome, Measurement):
+            into[device] = outcome
+            return
+        failed = (
+            f"{device} could not measure the {form} form of finalist {key[:8]}: {outcome.message}"
+        )
+        if precision_of(form) == "fp32":
+            raise NotMeasuredError(failed)
+        self._reporter.say(f"{failed}; fp32 is what runs there")
+
+    def _answers(self, exported: ExportedForm, split: Split) -> Mapping[str, float | None]:
+        """How far a form answers on each device as it does here, for real test samples: answers
+        depend on the CPU, and a runtime may be wrong too.
+        """
+        inputs = split.preprocessing.normalise(split.test.inputs[:MOST_IMAGES])
         found = agreement_by_device(
             self._store,
             self._study.id,
-            self._search.ledger.devices,
-            trained.models["int8"],
-            images,
+            self._devices,
+            exported.form,
+            exported.model,
+            inputs,
             on_wait=self._search.ledger.say_waiting,
         )
-        return {"int8": found}
-
-    def _outcomes_in_order(
-        self, trained: Trained, outcomes: Mapping[tuple[str, str], Measured]
-    ) -> list[tuple[tuple[Form, str], Measured]]:
-        return [
-            ((form, device.name), outcomes[form, device.name])
-            for form in trained.models
-            for device in self._search.ledger.devices
-        ]
+        for device, agreement in found.items():
+            if precision_of(exported.form) == "fp32" and (agreement or 0.0) < SAME_ANSWERS:
+                share = "not at all" if agreement is None else f"on {agreement:.0%} of them only"
+                self._reporter.say(
+                    f"on {device} the {exported.form} form answers test samples as here {share}: do"
+                    " not ship it there before you know why"
+                )
+        return found
 
     def _compare_with_untrained(self, key: str, trained: Mapping[str, Measurement]) -> None:
         """Training does not change what is executed: a different latency means a disturbance."""
@@ -237,260 +272,108 @@ class Finishing:
                     "measure its bundle once more by `genba measure --again`"
                 )
 
-    def _form(
-        self,
-        trained: Trained,
-        form: Form,
-        measured: Mapping[str, Measurement],
-        agreement: Mapping[str, float | None],
-    ) -> FormResult:
-        evaluation = trained.evaluations[form]
-        model = trained.models[form]
-        return FormResult(
-            form=form,
-            sha256=hashlib.sha256(model).hexdigest(),
-            size_bytes=len(model),
-            accuracy=_score(evaluation.accuracy),
-            balanced_accuracy=evaluation.balanced_accuracy,
-            auroc=None if evaluation.auroc is None else _score(evaluation.auroc),
-            validation_quality=trained.validation_quality[form],
-            devices=[
-                OnDevice.of(name, m, agreement=agreement.get(name)) for name, m in measured.items()
-            ],
+    def _choice(self, profile: str, runtime: Runtime, forms: Sequence[FormResult]) -> Choice:
+        choice = choose_form(
+            profile,
+            runtime,
+            forms,
+            self._search.limits,
+            rate_hertz=self._config.line.rate_hertz,
+            max_drop=self._config.finalists.max_int8_drop,
         )
-
-    def _choose_form(self, forms: Sequence[FormResult], device: str) -> Choice:
-        """int8 where it is faster on this device and loses no more than allowed."""
-        figures = {f.form: d for f in forms for d in f.devices if d.device == device}
-        within = {
-            f.form: all(_holds(limit, f, figures[f.form]) for limit in self._search.limits)
-            for f in forms
-            if f.form in figures
-        }
-        form, because = gate(forms, figures, within, self._config.finalists.max_int8_drop)
-        if figures[form].verdict == "REJECT":
+        form = next(found for found in forms if found.form == choice.form)
+        found = next(found for found in form.devices if found.device == profile)
+        if found.verdict == "REJECT":
             self._reporter.say(
-                f"the figures of the {form} form on {device} are not to be trusted"
-                f" ({'; '.join(figures[form].verdict_reasons)}): measure its bundle once more by"
+                f"the figures of the {choice.form} form on {profile} are not to be trusted"
+                f" ({'; '.join(found.verdict_reasons)}): measure its bundle once more by"
                 " `genba measure --again`"
             )
-        if not within[form]:
-            self._reporter.say(f"on {device} the {form} form breaks a limit after training")
-        return Choice(device=device, form=form, because=because, within_limits=within[form])
+        if not choice.within_limits:
+            self._reporter.say(f"on {profile} the {choice.form} form breaks a limit after training")
+        return choice
 
-    def _write(
+    def _result(
         self,
+        proposal: Proposal,
         trained: Trained,
-        measured: Mapping[Form, Mapping[str, Measurement]],
-        choices: Sequence[Choice],
-    ) -> WrittenBundle:
-        proposal = trained.proposal
-        measurements = tuple(
-            BundleMeasurement.of(measurement, precision=form, device=device)
-            for form, by_device in measured.items()
-            for device, measurement in by_device.items()
-        )
-        contents = BundleContents(
-            name=f"{self._study.name}-{proposal.key[:8]}",
-            genba_version=version("genba"),
-            created_at=max(m.measured_at for m in measurements),
-            study=self._study.name,
-            space=self._config.space.name,
-            candidate=proposal.text,
-            seed=self._config.seed,
-            classes=trained.split.classes,
-            preprocessing=trained.split.preprocessing,
-            data_fingerprint=trained.split.fingerprint,
-            data_counts={
-                "train": len(trained.split.train),
-                "validation": len(trained.split.validation),
-                "test": len(trained.split.test),
-            },
-            data_licence=self._config.data.licence,
-            models=tuple(
-                BundleModel(form, _with_figures(model, form, measurements))
-                for form, model in trained.models.items()
-            ),
-            shipped="int8" if all(choice.form == "int8" for choice in choices) else "fp32",
-            scores=self._search.scorer.scores[proposal.key],
-            predictions=self._predictions(proposal),
-            measurements=measurements,
-            accuracies=tuple(
-                accuracy
-                for form, evaluation in trained.evaluations.items()
-                for accuracy in _accuracies(form, evaluation)
-            ),
-        )
-        return write_bundle(self._folder / "bundles", contents)
-
-    def _predictions(self, proposal: Proposal) -> tuple[BundlePrediction, ...]:
-        return tuple(
-            BundlePrediction(
-                precision="fp32",
-                device=device,
-                quantity=target,
-                value=prediction.value,
-                low=prediction.low,
-                high=prediction.high,
-                level=prediction.level,
-                cost_model=f"{type(self._search.surrogates.models[device, target]).__name__}, "
-                f"{prediction.n} measurements",
-            )
-            for (key, device, target), prediction in self._search.foretold.items()
-            if key == proposal.key
+        split: Split,
+        forms: list[FormResult],
+        choices: list[Choice],
+    ) -> FinalistResult:
+        best = trained.result.best
+        majority = float(np.mean(split.test.labels == split.majority_class))
+        return FinalistResult(
+            key=proposal.key,
+            text=proposal.text,
+            score=self._search.combined_scores()[proposal.key],
+            parameters=proposal.network.parameters,
+            macs=proposal.network.macs,
+            classes=list(split.classes),
+            epochs=len(trained.result.history),
+            best_epoch=trained.result.best_epoch,
+            train_seconds=trained.result.seconds,
+            taught_by=trained.taught_by,
+            validation_auroc=best.validation_auroc,
+            validation_balanced_accuracy=best.validation_balanced_accuracy,
+            majority_accuracy=majority,
+            forms=forms,
+            choices=choices,
+            bundles=[],
         )
 
-    def _note_accuracy(self, key: str, form: Form, evaluation: Evaluation) -> None:
+    def _ship(self, result: FinalistResult, split: Split) -> FinalistResult:
+        """Keep the result, write its bundles from what is kept, and keep where they are."""
+        memo = finalist_memo(result.key)
+        keep_input(self._store, self._study.id, result.key, split.preprocessing)
+        self._store.studies.put_result(self._study.id, memo, result.model_dump_json())
+        bundles = write_bundles(
+            self._store, self._study.name, result.key, self._folder / "bundles", self._key
+        )
+        shipped = result.model_copy(update={"bundles": bundles})
+        self._store.studies.put_result(self._study.id, memo, shipped.model_dump_json())
+        return shipped
+
+    def _note_accuracy(self, key: str, found: Judged) -> None:
         metrics = {
-            "accuracy": evaluation.accuracy.value,
-            "balanced_accuracy": evaluation.balanced_accuracy,
-            "majority_accuracy": evaluation.majority_accuracy,
+            "accuracy": found.test.accuracy.value,
+            "balanced_accuracy": found.test.balanced_accuracy,
+            "majority_accuracy": found.test.majority_accuracy,
         }
-        if evaluation.auroc is not None:
-            metrics["auroc"] = evaluation.auroc.value
-        row = AccuracyRow(key, form, metrics, evaluation.accuracy.n)
+        if found.test.auroc is not None:
+            metrics["auroc"] = found.test.auroc.value
+        row = AccuracyRow(key, found.exported.form, metrics, found.test.accuracy.n)
         self._store.studies.add_accuracy(self._study.id, row)
 
 
-def gate(
-    forms: Sequence[FormResult],
-    figures: Mapping[Form, OnDevice],
-    within: Mapping[Form, bool],
-    max_drop: float,
-) -> tuple[Form, str]:
-    """The form to ship to a device, and the reason in words.
-
-    int8 wins where its quality on the validation images is at most `max_drop` lower, the device
-    gives the host's answers, and it alone is within the limits or it is faster there, by 95 %
-    intervals that do not overlap.
-    """
-    quality = {form.form: form.validation_quality for form in forms}
-    if "int8" not in figures:
-        return "fp32", "the only form" if "int8" not in quality else "int8 does not run here"
-    drop = quality["fp32"] - quality["int8"]
-    ratio = figures["fp32"].latency_seconds / figures["int8"].latency_seconds
-    pace = (
-        f"int8 is {ratio:.2f} times as fast as fp32 here"
-        if ratio >= 1
-        else f"int8 takes {1 / ratio:.2f} times as long as fp32 here"
-    )
-    if drop > max_drop:
-        return "fp32", f"{pace} and loses {drop:.3f} in quality, more than {max_drop:g}"
-    if figures["fp32"].latency_kind != figures["int8"].latency_kind or "REJECT" in (
-        figures["fp32"].verdict,
-        figures["int8"].verdict,
-    ):
-        return "fp32", "the two cannot be compared here: a figure is derived or its verdict REJECT"
-    agreement = figures["int8"].agreement
-    if agreement is None:
-        return "fp32", f"{pace}, but its answers could not be checked on this device"
-    if agreement < SAME_ANSWERS:
-        return "fp32", f"{pace}, and answers as on the host on {agreement:.0%} of the images only"
-    if within["int8"] != within["fp32"]:
-        only: Form = "int8" if within["int8"] else "fp32"
-        return only, f"{pace}, and only {only} is within the limits here"
-    if figures["int8"].latency_high_seconds >= figures["fp32"].latency_low_seconds:
-        return "fp32", f"{pace}: no gain beyond the intervals of the two"
-    return "int8", f"{pace} and loses {max(drop, 0.0):.3f} in quality"
+def _evaluated(split: Split, labels: Labels, logits: Floats) -> Evaluation:
+    return evaluate(labels, logits, majority_class=split.majority_class)
 
 
-def evaluate_onnx(model: bytes, split: Split, images: Samples) -> Evaluation:
-    """The answers of an exported file on one part of the images. Raises ExportError."""
-    logits = logits_of_onnx(model, split.preprocessing.normalise(images.inputs))
-    return evaluate(images.labels, logits, majority_class=split.majority_class)
+def _quality(evaluation: Evaluation) -> float:
+    """AUROC with two classes, else accuracy."""
+    return evaluation.accuracy.value if evaluation.auroc is None else evaluation.auroc.value
 
 
-def check_export(fp32: bytes, module: NetworkModule, split: Split) -> None:
-    """See that the exported file answers as the module does.
-
-    Raises ExportDiffersError where they differ by more than LARGEST_RELATIVE_DIFFERENCE.
-    """
-    pixels = split.validation.inputs[:32]
-    expected = logits_of_module(module, pixels, split.preprocessing)
-    exported = logits_of_onnx(fp32, split.preprocessing.normalise(pixels))
-    difference = compare_logits(exported, expected).max_abs_difference
-    scale = max(1.0, float(np.abs(expected).max()))
-    if difference > LARGEST_RELATIVE_DIFFERENCE * scale:
-        raise ExportDiffersError(
-            f"the exported ONNX file differs from the trained network by {difference:.2g}, where "
-            f"{LARGEST_RELATIVE_DIFFERENCE * scale:.2g} is allowed: please report this"
-        )
-
-
-def _holds(limit: Limit, form: FormResult, figures: OnDevice) -> bool:
-    if limit.quantity == "model_bytes":
-        return limit.excess(form.size_bytes) <= 0
-    if limit.device != figures.device:
-        return True
-    value = figures.latency_seconds
-    if limit.quantity == "peak_rss_bytes":
-        value = figures.peak_rss_bytes
-    return limit.excess(value) <= 0
-
-
-def _with_figures(model: bytes, form: Form, measurements: Sequence[BundleMeasurement]) -> bytes:
-    own = [measurement for measurement in measurements if measurement.precision == form]
-    summary = "\n".join(
-        f"{m.device}: latency {m.latency_seconds:.6g} s "
-        f"[{m.latency_low_seconds:.6g}, {m.latency_high_seconds:.6g}] n={m.n}, "
-        f"peak RSS {m.peak_rss_bytes} bytes, {m.runtime} {m.runtime_version}"
-        for m in own
-    )
-    return with_metadata(model, {"measured": summary})
-
-
-def _accuracies(form: Form, evaluation: Evaluation) -> list[BundleAccuracy]:
-    n = evaluation.accuracy.n
-    rows = [
-        _accuracy(form, "accuracy", evaluation.accuracy, evaluation.majority_accuracy),
-        BundleAccuracy(
-            form, "test", "balanced_accuracy", evaluation.balanced_accuracy, None, None, n
-        ),
-    ]
-    if evaluation.auroc is not None:
-        rows.append(_accuracy(form, "auroc", evaluation.auroc, 0.5))
-    return rows
-
-
-def _accuracy(form: Form, metric: str, estimate: Estimate, baseline: float) -> BundleAccuracy:
-    return BundleAccuracy(
-        precision=form,
-        subset="test",
-        metric=metric,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
-        n=estimate.n,
-        baseline=baseline,
-    )
-
-
-def _result(
-    trained: Trained,
-    forms: list[FormResult],
-    choices: list[Choice],
-    bundle: WrittenBundle,
-    scores: Mapping[str, float],
-) -> FinalistResult:
-    network = trained.proposal.network
-    best = trained.training.best
-    return FinalistResult(
-        key=trained.proposal.key,
-        text=trained.proposal.text,
-        score=scores[trained.proposal.key],
-        parameters=network.parameters,
-        macs=network.macs,
-        classes=list(trained.split.classes),
-        epochs=len(trained.training.history),
-        best_epoch=trained.training.best_epoch,
-        train_seconds=trained.training.seconds,
-        validation_auroc=best.validation_auroc,
-        validation_balanced_accuracy=best.validation_balanced_accuracy,
-        majority_accuracy=trained.evaluations["fp32"].majority_accuracy,
-        forms=forms,
-        choices=choices,
-        bundle=str(bundle.path),
-        manifest_sha256=bundle.manifest_sha256,
+def _form_result(
+    found: Judged, measured: Mapping[str, Measurement], answers: Mapping[str, float | None]
+) -> FormResult:
+    exported, test = found.exported, found.test
+    return FormResult(
+        form=exported.form,
+        sha256=hashlib.sha256(exported.model).hexdigest(),
+        size_bytes=len(exported.model),
+        accuracy=_score(test.accuracy),
+        balanced_accuracy=test.balanced_accuracy,
+        auroc=None if test.auroc is None else _score(test.auroc),
+        inspection=found.inspection,
+        confusion=[list(row) for row in test.confusion],
+        validation_quality=found.validation_quality,
+        largest_difference=exported.largest_difference,
+        float_layers=list(exported.float_layers),
+        devices=[
+            OnDevice.of(name, one, agreement=answers.get(name)) for name, one in measured.items()
+        ],
     )
 
 

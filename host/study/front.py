@@ -44,9 +44,11 @@ class Predicted(Value):
 class OnDevice(Value):
     """What is known of a candidate on one device. Seconds, bytes, watts, joules.
 
-    A prediction is None for a candidate that was measured to calibrate the cost models. Energy
-    is gross: idle power is not taken off. A verdict of None was never given. `agreement` is the
-    share of validation images on which the device gave the host's answer, where it was asked.
+    `device` is the name of the device profile. A prediction is None for a candidate that was
+    measured to calibrate the cost models. Energy is gross: idle power is not taken off. A verdict
+    of None was never given. `agreement` is the share of validation samples on which the device
+    gave the host's answer, where it was asked. The 90 % quantile is None where too few samples
+    tell it.
     """
 
     device: str
@@ -56,6 +58,7 @@ class OnDevice(Value):
     latency_seconds: float
     latency_low_seconds: float
     latency_high_seconds: float
+    latency_p90_seconds: float | None
     samples: int
     peak_rss_bytes: int
     power_watts: float | None
@@ -66,6 +69,8 @@ class OnDevice(Value):
     verdict: Level | None = None
     verdict_reasons: list[str] = []
     agreement: float | None = None
+    idle_watts: float | None = None
+    net_energy_per_inference_joules: float | None = None
 
     @classmethod
     def of(
@@ -88,10 +93,13 @@ class OnDevice(Value):
             latency_seconds=measurement.latency_seconds,
             latency_low_seconds=low,
             latency_high_seconds=high,
+            latency_p90_seconds=measurement.latency.quantile(0.90),
             samples=measurement.sample_count,
             peak_rss_bytes=measurement.peak_rss_bytes,
             power_watts=None if energy is None else energy.power_watts,
             energy_per_inference_joules=None if energy is None else energy.gross_joules,
+            idle_watts=None if energy is None else energy.idle_watts,
+            net_energy_per_inference_joules=None if energy is None else energy.net_joules,
             power_source=None if energy is None else f"{energy.source}, {energy.kind}",
             power_absent_because=measurement.energy_absent_because,
             latency_kind=measurement.latency_kind,
@@ -122,16 +130,69 @@ class Point(Value):
     within_limits: bool
 
 
-class FrontReport(Value):
-    """The front of a study, best score first, and what it was chosen from."""
+class Profile(Value):
+    """A device profile of a study: a machine with a runtime and a number of threads."""
 
-    format: Literal["genba-front/1"] = "genba-front/1"
+    name: str
+    device: str
+    architecture: str
+    cpu: str
+    runtime: Literal["onnx", "tflite"]
+    runtime_version: str
+    threads: int
+
+    @property
+    def device_class(self) -> str:
+        """Profiles of one class run the same files."""
+        return f"{self.architecture}-{self.runtime}"
+
+
+class LimitLine(Value):
+    """A limit of the study: the largest value (SI units) of a quantity, on one device profile or
+    (None) of the file. `text` is how the study file writes it.
+    """
+
+    quantity: str
+    device: str | None
+    maximum: float
+    text: str
+
+
+class Spent(Value):
+    """What was spent of a budget; `allowed` is None where there was no limit."""
+
+    what: Literal["candidates", "measurements", "device minutes", "minutes", "epochs"]
+    spent: float
+    allowed: float | None
+
+
+class FrontReport(Value):
+    """The front of a study, best score first, and what it was chosen from.
+
+    `hypervolume` is the course of the search: candidates scored, and the share of the box of
+    places among all of them (by score and by latencies) that the front then dominated.
+    `stopped_because` says what ended the search.
+    """
+
+    format: Literal["genba-front/2"] = "genba-front/2"
     study: str
     space: str
     proxies: list[str]
-    limits: list[str]
-    device_limits_seconds: dict[str, float]
+    profiles: list[Profile]
+    limits: list[LimitLine]
     scored: int
     measured: int
+    hypervolume: list[tuple[int, float]]
+    stopped_because: str
+    spent: list[Spent]
     rows: list[FrontRow]
     others: list[Point]
+
+    def latency_limit_seconds(self, profile: str) -> float | None:
+        """The limit on the median latency of a device profile, where there is one."""
+        found = [
+            limit.maximum
+            for limit in self.limits
+            if limit.device == profile and limit.quantity == "latency_seconds"
+        ]
+        return found[0] if found else None

@@ -1,9 +1,10 @@
 """What the devices of a study have measured of which candidate."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from host.calibration.drift import DriftReport, Watch, drift_of
@@ -12,9 +13,11 @@ from host.calibration.setting import Setting
 from host.config import DeviceConfig, MeasuringConfig
 from host.device import Device
 from host.errors import UsageError
+from host.export.forms import Runtime
 from host.job import Job
 from host.measurement import (
     PRESETS,
+    Energy,
     Measured,
     Measurement,
     MeasurementFailure,
@@ -31,6 +34,11 @@ from host.study.proposal import Proposal
 from host.study.report import Reporter
 
 OFFLINE_GRACE_SECONDS = 3.0
+Models = Mapping[Runtime, bytes]
+"""One network as the files of the runtimes that are to run it."""
+
+_FILES: dict[Runtime, str] = {"onnx": "ONNX", "tflite": "TFLite"}
+
 LONGEST_SECONDS = 300.0
 """How long a device may take for a measurement besides twice the budget of its samples."""
 
@@ -55,9 +63,18 @@ class Manner:
     def of_finalists(cls, config: MeasuringConfig) -> Self:
         """For the figures that are shipped."""
         plan = PRESETS[config.finalists]
-        return cls(
-            plan.with_energy() if config.energy else plan, _readiness(config, observe_seconds=2.0)
-        )
+        manner = cls(plan, _readiness(config, observe_seconds=2.0))
+        return manner.with_energy() if config.energy else manner
+
+    def with_energy(self) -> Self:
+        """The same, with an energy run after the samples."""
+        return replace(self, plan=self.plan.with_energy())
+
+    @property
+    def longest_seconds(self) -> float:
+        """How long samples and the windows of an energy run take at most, twice over."""
+        windows = 2 * self.plan.energy_windows * self.plan.energy_window_seconds
+        return 2 * (self.plan.budget_seconds + windows)
 
 
 def _readiness(config: MeasuringConfig, observe_seconds: float) -> Readiness:
@@ -68,39 +85,50 @@ def _readiness(config: MeasuringConfig, observe_seconds: float) -> Readiness:
 
 @dataclass(frozen=True)
 class StudyDevice:
-    """A device of a study, as registered and as configured."""
+    """A device profile of a study: a registered device, as configured there."""
 
     device: Device
     config: DeviceConfig
 
     @property
     def name(self) -> str:
-        return self.device.name
+        """Of the profile."""
+        return self.config.name
+
+    @property
+    def runtime(self) -> Runtime:
+        return self.config.runtime
 
     def spec(self, sha256: str, size_bytes: int, manner: Manner) -> MeasureSpec:
-        """How a model is measured on this device in this study."""
+        """How a model is measured on this profile in this study."""
         return MeasureSpec(
-            ModelRun(sha256, size_bytes, threads=self.config.threads),
+            self.run(sha256, size_bytes),
             plan=manner.plan,
             readiness=manner.readiness,
-            timeout_seconds=LONGEST_SECONDS + 2 * manner.plan.budget_seconds,
+            timeout_seconds=LONGEST_SECONDS + manner.longest_seconds,
         )
+
+    def run(self, sha256: str, size_bytes: int) -> ModelRun:
+        """The model as the profile runs it."""
+        return ModelRun(sha256, size_bytes, runtime=self.runtime, threads=self.config.threads)
 
 
 def study_devices(store: Store, configs: Iterable[DeviceConfig]) -> list[StudyDevice]:
-    """The registered devices of a study.
+    """The device profiles of a study.
 
-    Raises UsageError where one is not enrolled, MissingRuntimeError where it cannot run ONNX.
+    Raises UsageError where a device is not enrolled, MissingRuntimeError where it lacks the
+    profile's runtime.
     """
     devices = []
     for config in configs:
-        device = store.devices.by_name(config.name)
-        if device.facts is not None and device.facts.runtime("onnx") is None:
-            known = [r for r in device.facts.runtimes if r.name == "onnx"]
+        device = store.devices.by_name(config.machine)
+        if device.facts is not None and device.facts.runtime(config.runtime) is None:
+            known = [r for r in device.facts.runtimes if r.name == config.runtime]
             why = f": {known[0].why_not}" if known else ""
             raise MissingRuntimeError(
-                f"{device.name} has no working onnxruntime{why}; install the extra genba[onnx] "
-                "there and start its agent again"
+                f"{device.name} has no working runtime for {_FILES[config.runtime]} files{why}; "
+                f"install the extra genba[{config.runtime}] there and start its agent again, or "
+                f"give {config.name} another runtime in [[devices]]"
             )
         devices.append(StudyDevice(device, config))
     return devices
@@ -119,13 +147,16 @@ class Ledger:
         devices: Sequence[StudyDevice],
         reporter: Reporter,
         manner: Manner,
+        energy_on: AbstractSet[str] = frozenset(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`energy_on` are the profiles on which candidates' energy is measured too."""
         self.devices = tuple(devices)
         self._store = store
         self._study_id = study_id
         self.reporter = reporter
         self._manner = manner
+        self._energy_on = energy_on
         self._outcomes: dict[tuple[str, str], Measured] = {}
         self._clock = clock
         self._offline_since: float | None = None
@@ -133,6 +164,7 @@ class Ledger:
         self._refusals: dict[str, str] = {}
         self._watch = Watch(store, self._wait, reporter.say, manner.readiness)
         self._drifts: dict[str, DriftReport | None] = {}
+        self._sources: dict[str, str] = {}
 
     @property
     def keys(self) -> set[str]:
@@ -149,30 +181,96 @@ class Ledger:
         return outcome if isinstance(outcome, Measurement) else None
 
     def value(self, key: str, device_name: str, target: Target) -> float | None:
-        """What a device measured of a candidate, where it did; as it would be measured now.
+        """What a profile measured of a candidate, where it did; as it would be measured now.
 
         Where its sentinels say that the device became slower or quicker since, the latency is
-        multiplied by the same ratio: old and new ones can be compared and fitted together.
+        multiplied by the same ratio: old and new ones can be compared and fitted together. Energy
+        is for the latency that was measured with it. The power at the line's rate is not known
+        here: see `power`.
         """
         measurement = self.measurement(key, device_name)
         if measurement is None:
             return None
-        if target != "latency_seconds":
-            return float(getattr(measurement, target))
+        if target == "peak_rss_bytes":
+            return float(measurement.peak_rss_bytes)
+        if target == "energy_per_inference_joules":
+            energy = self._energy(measurement, device_name)
+            return None if energy is None else energy.gross_joules
         drift = self._drift_of(device_name)
-        return measurement.latency_seconds if drift is None else drift.latency_now(measurement)
+        now = measurement.latency_seconds if drift is None else drift.latency_now(measurement)
+        if target == "latency_seconds":
+            return now
+        p90 = measurement.latency.quantile(0.9)
+        return None if p90 is None else p90 * now / measurement.latency_seconds
+
+    def upper_value(self, key: str, device_name: str, target: Target) -> float | None:
+        """As `value`, at the upper end of its 95 % interval where there is one: what a limit is
+        held against.
+        """
+        value, measurement = (
+            self.value(key, device_name, target),
+            self.measurement(key, device_name),
+        )
+        if value is None or measurement is None:
+            return None
+        if target == "latency_seconds":
+            return value * measurement.latency_interval_seconds[1] / measurement.latency_seconds
+        if target == "energy_per_inference_joules":
+            energy = self._energy(measurement, device_name)
+            return None if energy is None else energy.gross_interval_joules[1]
+        return value
+
+    def power(self, key: str, device_name: str) -> tuple[float, float] | None:
+        """Joules of an inference above idle, and idle watts; None where nothing measured them."""
+        measurement = self.measurement(key, device_name)
+        energy = None if measurement is None else self._energy(measurement, device_name)
+        return None if energy is None else (energy.net_joules, energy.idle_watts)
+
+    def why_no_energy(self, device_name: str) -> str:
+        """Why energy is absent from the measurements of a profile, in words."""
+        reasons = dict.fromkeys(
+            m.energy_absent_because or "only estimates of it, which say nothing of a network"
+            for key in sorted(self.keys)
+            if (m := self.measurement(key, device_name)) is not None
+            and self._energy(m, device_name) is None
+        )
+        return "; ".join(reasons) or "no candidate was measured there"
+
+    def usable(self, device_name: str) -> list[str]:
+        """The candidates whose measurement may be fitted: it is there and not rejected."""
+        return [
+            key
+            for key in sorted(self.keys)
+            if (measurement := self.measurement(key, device_name)) is not None
+            and measurement.verdict.level != "REJECT"
+        ]
+
+    def device_seconds(self) -> float:
+        """How long devices have worked for this study, stops and repeats included."""
+        return sum(self._store.jobs.device_seconds(self._study_id).values())
+
+    def _energy(self, measurement: Measurement, device_name: str) -> Energy | None:
+        """The figure of the source that the profile's first measurement quotes: two sources see
+        different parts of a device. An estimate is no figure.
+        """
+        known = [e for e in measurement.energies if e.kind in ("measured", "derived")]
+        if not known:
+            return None
+        source = self._sources.setdefault(device_name, known[0].source)
+        return next((energy for energy in known if energy.source == source), None)
 
     def complete(self, key: str) -> bool:
         """Whether every device has measured this candidate."""
         return all(self.measurement(key, device.name) for device in self.devices)
 
     def measure(self, proposals: Sequence[Proposal]) -> None:
-        """Have untrained candidates measured on every device; returns when all outcomes are in.
+        """Have untrained candidates measured on every profile; returns when all outcomes are in.
 
         May wait for ever for a device that is offline, saying so; an exception from outside, such
         as Ctrl-C, leaves the jobs queued.
         """
-        models = {p.key: p.untrained_onnx() for p in proposals if p.key not in self.keys}
+        runtimes = {device.runtime for device in self.devices}
+        models = {p.key: p.untrained(runtimes) for p in proposals if p.key not in self.keys}
         found = self.measure_models(models, purpose="search", manner=self._manner)
         for (key, device_name), outcome in found.items():
             self._outcomes[key, device_name] = outcome
@@ -182,77 +280,92 @@ class Ledger:
                 )
 
     def measure_models(
-        self, models: Mapping[str, bytes], *, purpose: str, manner: Manner
+        self, models: Mapping[str, Models], *, purpose: str, manner: Manner
     ) -> dict[tuple[str, str], Measured]:
-        """Have ONNX models measured on every device; by the model's name and the device's.
+        """Have models measured on every profile that runs their files; by the model's name and the
+        profile's.
 
         What a device measured and the verdict rejects is measured again, MAX_REPEATS times at
         most; the last one counts then, with its verdict. The same bytes for the same purpose are
         measured once in the life of a workspace, and repeated once in a study.
         """
-        blobs = {name: self._store.blobs.put(data) for name, data in models.items()}
-        wanted = {(name, device.name) for name in models for device in self.devices}
+        blobs = {
+            (name, runtime): self._store.blobs.put(data)
+            for name, files in models.items()
+            for runtime, data in files.items()
+        }
+        wanted = {
+            (name, device.name): blobs[name, device.runtime]
+            for name, files in models.items()
+            for device in self.devices
+            if device.runtime in files
+        }
         found: dict[tuple[str, str], Measured] = {}
         for repeat in range(MAX_REPEATS + 1):
             if not wanted:
                 break
             again = f", again {repeat} in study {self._study_id}" if repeat else ""
-            new = self._ask(blobs, wanted, purpose + again, manner)
+            new = self._ask(wanted, purpose + again, manner)
             # A repeat that failed does not undo what was measured.
             found |= {k: v for k, v in new.items() if k not in found or isinstance(v, Measurement)}
-            wanted = {pair for pair in wanted if _rejected(new[pair])}
+            wanted = {pair: blob for pair, blob in wanted.items() if _rejected(new[pair])}
         return found
 
     def _ask(
-        self,
-        blobs: Mapping[str, Blob],
-        wanted: AbstractSet[tuple[str, str]],
-        purpose: str,
-        manner: Manner,
+        self, wanted: Mapping[tuple[str, str], Blob], purpose: str, manner: Manner
     ) -> dict[tuple[str, str], Measured]:
+        specs = {
+            (name, device.name): device.spec(
+                wanted[name, device.name].sha256,
+                wanted[name, device.name].size_bytes,
+                manner.with_energy() if device.name in self._energy_on else manner,
+            )
+            for device in self.devices
+            for name, asked_of in wanted
+            if asked_of == device.name
+        }
+        self._look_at_sentinels(specs, purpose)
         asked: dict[str, list[tuple[str, str]]] = {}
         jobs: dict[str, Job] = {}
-        self._look_at_sentinels(blobs, wanted, purpose, manner)
-        for name, blob in blobs.items():
-            for device in self.devices:
-                if (name, device.name) not in wanted:
-                    continue
-                job = self._store.jobs.submit(
-                    device.device.id,
-                    device.spec(blob.sha256, blob.size_bytes, manner),
-                    study_id=self._study_id,
-                    purpose=purpose,
-                    label=f"{purpose} {name[:8]}",
-                )
-                jobs[job.id] = job
-                asked.setdefault(job.id, []).append((name, device.name))
+        by_name = {device.name: device for device in self.devices}
+        for (name, profile), spec in specs.items():
+            job = self._store.jobs.submit(
+                by_name[profile].device.id,
+                spec,
+                study_id=self._study_id,
+                purpose=purpose,
+                label=f"{purpose} {name[:8]}",
+            )
+            jobs[job.id] = job
+            asked.setdefault(job.id, []).append((name, profile))
+        return self._collect(jobs, asked)
+
+    def _collect(
+        self, jobs: Mapping[str, Job], asked: Mapping[str, Sequence[tuple[str, str]]]
+    ) -> dict[tuple[str, str], Measured]:
+        totals = Counter(profile for pairs in asked.values() for _, profile in pairs)
+        done: Counter[str] = Counter()
         found: dict[tuple[str, str], Measured] = {}
-        waiting = wait_for_outcomes(self._store, list(jobs.values()), on_wait=self.say_waiting)
-        for done, (job, outcome) in enumerate(waiting, start=1):
+        for job, outcome in wait_for_outcomes(
+            self._store, list(jobs.values()), on_wait=self.say_waiting
+        ):
             if not isinstance(outcome, Measured):
                 raise TypeError(f"job {job.id} asked for a measurement and has {type(outcome)}")
-            for name_and_device in asked[job.id]:
-                found[name_and_device] = outcome
-            self.reporter.progress("measurements", done, len(jobs))
+            for name, profile in asked[job.id]:
+                found[name, profile] = outcome
+                done[profile] += 1
+                self.reporter.progress(f"measurements on {profile}", done[profile], totals[profile])
         return found
 
     def _look_at_sentinels(
-        self,
-        blobs: Mapping[str, Blob],
-        wanted: AbstractSet[tuple[str, str]],
-        purpose: str,
-        manner: Manner,
+        self, specs: Mapping[tuple[str, str], MeasureSpec], purpose: str
     ) -> None:
         """Before devices measure anything new, see whether they still are as they were."""
+        is_answered = self._store.jobs.is_answered
         for device in self.devices:
-            setting = self._setting(device)
-            specs = [
-                device.spec(blob.sha256, blob.size_bytes, manner)
-                for name, blob in blobs.items()
-                if (name, device.name) in wanted
-            ]
-            is_answered = self._store.jobs.is_answered
-            if setting is None or all(is_answered(device.device.id, s, purpose) for s in specs):
+            setting = self.setting(device)
+            own = [spec for (_, profile), spec in specs.items() if profile == device.name]
+            if setting is None or all(is_answered(device.device.id, s, purpose) for s in own):
                 continue
             before = self._drift_of(device.name)
             now = self._drifts[device.name] = self._watch.look(device.device, setting)
@@ -275,17 +388,17 @@ class Ledger:
         """As the store knows it; None where the device was never calibrated so."""
         if device_name not in self._drifts:
             device = next(one for one in self.devices if one.name == device_name)
-            setting = self._setting(device)
+            setting = self.setting(device)
             found = None if setting is None else drift_of(self._store, device.device, setting)
             self._drifts[device_name] = None if not found or not found.references else found
         return self._drifts[device_name]
 
-    def _setting(self, device: StudyDevice) -> Setting | None:
+    def setting(self, device: StudyDevice) -> Setting | None:
         """The setting in which the device measures now; None where it has not said."""
         known = self._store.devices.by_id(device.device.id)
-        if known is None or known.facts is None or known.facts.runtime("onnx") is None:
+        if known is None or known.facts is None or known.facts.runtime(device.runtime) is None:
             return None
-        return Setting.of_device(known, "onnx", device.config.threads)
+        return Setting.of_device(known, device.runtime, device.config.threads)
 
     def _wait(self, jobs: Mapping[str, Job]) -> dict[str, Measured]:
         """The outcomes of sentinels, by the names of these."""

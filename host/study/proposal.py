@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cost_models.kernels import KernelGraph
+from host.export.forms import Runtime
 from host.network.graph import InvalidNetworkError, Network
 from host.network.kernels import kernels_of
 from host.network.onnx_model import onnx_bytes
+from host.network.tflite_kernels import tflite_kernels_of
+from host.network.tflite_model import tflite_bytes
 from host.network.weights import random_weights
 from host.proxies.scoring import Subject
 from host.spaces.base import Candidate, SearchSpace, Task
@@ -33,16 +36,25 @@ class Proposal:
         """What a device will execute."""
         return kernels_of(self.network)
 
+    def graph_for(self, runtime: Runtime) -> KernelGraph:
+        """What a runtime will execute."""
+        return self.graph if runtime == "onnx" else self._tflite_graph
+
+    @cached_property
+    def _tflite_graph(self) -> KernelGraph:
+        return tflite_kernels_of(self.network)
+
     @property
     def model_bytes(self) -> int:
         """An upper bound of the size of the float32 ONNX file, without writing it."""
         nodes = _BYTES_OF_A_NODE * len(self.network.nodes)
         return self.graph.weight_bytes + nodes + _BYTES_OF_A_FILE
 
-    def untrained_onnx(self) -> bytes:
-        """The file to measure: weights drawn from the key, so the same bytes every time."""
-        seed = int(self.key[:8], 16)
-        return onnx_bytes(self.network, random_weights(self.network, seed=seed))
+    def untrained(self, runtimes: Iterable[Runtime]) -> dict[Runtime, bytes]:
+        """The files to measure: weights drawn from the key, so the same bytes every time."""
+        weights = random_weights(self.network, seed=int(self.key[:8], 16))
+        writers = {"onnx": onnx_bytes, "tflite": tflite_bytes}
+        return {runtime: writers[runtime](self.network, weights) for runtime in sorted(runtimes)}
 
 
 class Proposer:

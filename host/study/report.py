@@ -1,5 +1,6 @@
 """What a running study tells the person who waits for it."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -16,4 +17,8 @@ class Reporter(Protocol):
 
     def say(self, text: str) -> None:
         """A sentence that a person should read."""
+        ...
+
+    def found(self, kind: str, facts: Mapping[str, object], text: str) -> None:
+        """How the study stands: as facts for a program, and as a line for a person."""
         ...

@@ -14,34 +14,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cost_models.latency import LatencyModel
 from host.calibration.setting import Setting
-from host.calibration.stored import Example, keep_of_study
+from host.calibration.stored import Example, keep_of_study, load
 from host.config import StudyConfig
-from host.data.images import ImageFolder, ImageLoader, scan_folder
+from host.data.dataset import Dataset
 from host.errors import GenbaError, UsageError
-from host.preprocessing import Channels
+from host.export.signing import SigningKey, signing_key
 from host.proxies.choice import judge
 from host.spaces.base import SearchSpace, Task
 from host.spaces.catalogue import space_by_name
+from host.spaces.conv1d import Conv1d
+from host.spaces.mobile import Mobile
+from host.spaces.refine import refine
 from host.store.store import Store
 from host.store.studies import PredictionRow, Study, StudyCandidate, UnknownStudyError
-from host.study.finalist import FinalistResult
-from host.study.finalists import Finishing, choose, finalist_memo
-from host.study.front import FrontReport, FrontRow, OnDevice, Point
-from host.study.images import view_of_images
-from host.study.ledger import Ledger, Manner, study_devices
-from host.study.limits import limits_of
+from host.study.data import DATA, channels_of, facts_of, open_study_data, view_of_data
+from host.study.feasibility import profiles_with_energy
+from host.study.finalist import FinalistResult, TrialsReport
+from host.study.finalists import Finishing, choose, defect_of
+from host.study.front import FrontReport, FrontRow, LimitLine, OnDevice, Point, Profile, Spent
+from host.study.ledger import Ledger, Manner, StudyDevice, study_devices
+from host.study.limits import Limit, limits_of
 from host.study.proposal import Proposal, Proposer
 from host.study.report import Reporter
 from host.study.scoring import Scorer
 from host.study.search import Search
-from host.study.surrogates import Surrogates
+from host.study.shipping import FRONT, finalist_memo
+from host.study.spending import Spending
+from host.study.surrogates import Surrogates, profile_settings
+from host.study.trials import TRIALS, Trained, Trials
+from host.workspace import PKI_FOLDER
 
-FRONT = "front"
-"""Name of the stored result that holds the front."""
+_REFINED = "refined"
+FINGERPRINT = "fingerprint"
+"""Name of the stored result that holds the fingerprint of the data."""
 
-IMAGES = "images"
-"""Name of the stored result that holds the fingerprint of the images."""
+
+_LENGTHS = tuple(
+    length
+    for item in Conv1d.once
+    if item.name == "length"
+    for length in item.choices
+    if isinstance(length, int)
+)
 
 
 class StudyRunsError(GenbaError):
@@ -52,8 +68,8 @@ class OtherConfigurationError(UsageError):
     """A study of that name exists with another configuration."""
 
 
-class OtherImagesError(UsageError):
-    """The images are no longer those that the study began with."""
+class OtherDataError(UsageError):
+    """The data are no longer those that the study began with."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,7 @@ class StudyResult:
 
     front: FrontReport
     finalists: tuple[FinalistResult, ...]
+    trials: TrialsReport | None = None
 
 
 def run_study(
@@ -73,29 +90,38 @@ def run_study(
     """
     devices = study_devices(store, config.devices)
     reporter.stage("data")
-    images = scan_folder(Path(config.data.folder))
-    for file in images.excluded:
+    data = open_study_data(config.data, seed=config.seed)
+    for file in data.excluded:
         reporter.say(f"left out {file.path}: {file.reason}")
-    loader = ImageLoader(images, seed=config.seed)
-    # What is wrong with the configuration shows before the study takes its name.
+    # What is wrong shows before the study takes its name.
     space_of(config)
+    defect_of(config.data, data.classes)
+    key = signing_key(workspace / PKI_FOLDER)
     study = open_study(store, config)
-    _same_images(store, study, images)
+    _same_data(store, study, data)
     folder = workspace / "studies" / study.name
     with _only_one(folder, study.name):
         try:
             manner = Manner.of_search(config.measuring)
-            ledger = Ledger(store, study.id, devices, reporter, manner)
-            search = make_search(config, store, study, loader, ledger)
+            energy_on = profiles_with_energy(limits_of(config))
+            ledger = Ledger(store, study.id, devices, reporter, manner, energy_on)
+            search = make_search(config, store, study, data, ledger)
             front = _search(store, study, search)
+            _keep(store, study, search, front, front_report(config, search, front))
+            _keep_facts(store, study, config, data, front[0])
+            finalists = _finish(config, study, store, folder, search, front, data, key)
+            # The spending of the finalists is in it now.
+            search.spending.save()
             report = front_report(config, search, front)
-            _keep(store, study, search, front, report)
-            finalists = _finish(config, study, store, folder, search, front, loader)
+            store.studies.put_result(study.id, FRONT, report.model_dump_json())
         except GenbaError as error:
             store.studies.fail(study.id, str(error))
             raise
         store.studies.finish(study.id)
-        return StudyResult(report, finalists)
+        found = stored_result(store, study)
+        if found is None:
+            raise GenbaError(f"the results of {study.name} have vanished from the workspace")
+        return StudyResult(report, finalists, found.trials)
 
 
 def stored_result(store: Store, study: Study) -> StudyResult | None:
@@ -105,9 +131,11 @@ def stored_result(store: Store, study: Study) -> StudyResult | None:
         return None
     report = FrontReport.model_validate_json(front)
     finalists = [store.studies.result(study.id, finalist_memo(row.key)) for row in report.rows]
+    trials = store.studies.result(study.id, TRIALS)
     return StudyResult(
         report,
         tuple(FinalistResult.model_validate_json(text) for text in finalists if text is not None),
+        None if trials is None else TrialsReport.model_validate_json(trials),
     )
 
 
@@ -130,27 +158,35 @@ def open_study(store: Store, config: StudyConfig) -> Study:
     return study
 
 
-def _same_images(store: Store, study: Study, images: ImageFolder) -> None:
-    """See that a study that goes on has the images that it began with.
+def _same_data(store: Store, study: Study, data: Dataset) -> None:
+    """See that a study that goes on has the data that it began with.
 
-    Raises OtherImagesError.
+    Raises OtherDataError.
     """
-    before = store.studies.result(study.id, IMAGES)
+    before = store.studies.result(study.id, FINGERPRINT)
     if before is None:
-        store.studies.put_result(study.id, IMAGES, json.dumps(images.fingerprint))
-    elif json.loads(before) != images.fingerprint:
-        raise OtherImagesError(
-            f"the images in {images.root} have changed since the study {study.name!r} began: put "
-            "the old ones back, or start a study under another name"
+        store.studies.put_result(study.id, FINGERPRINT, json.dumps(data.fingerprint))
+    elif json.loads(before) != data.fingerprint:
+        raise OtherDataError(
+            f"the data in {data.folder.root} have changed since the study {study.name!r} began: put"
+            " the old ones back, or start a study under another name"
         )
 
 
+def _keep_facts(
+    store: Store, study: Study, config: StudyConfig, data: Dataset, example: Proposal
+) -> None:
+    facts = facts_of(config.data, data, data.split_at(example.network.input_shape))
+    store.studies.put_result(study.id, DATA, facts.model_dump_json())
+
+
 def make_search(
-    config: StudyConfig, store: Store, study: Study, loader: ImageLoader, ledger: Ledger
+    config: StudyConfig, store: Store, study: Study, data: Dataset, ledger: Ledger
 ) -> Search:
     """The search of a study, before its first step."""
-    channels = _channels(config, loader.folder)
-    proposer = Proposer(space_of(config), Task(channels, len(loader.folder.classes)))
+    limits = limits_of(config)
+    task = Task(channels_of(config.data, data), len(data.classes))
+    proposer = Proposer(refined_space(config, store, study, ledger, task), task)
 
     def on_scored(proposals: Sequence[Proposal]) -> None:
         first = len(search.archive) - len(proposals)
@@ -159,16 +195,23 @@ def make_search(
 
     search = Search(
         config=config,
-        limits=limits_of(config),
+        limits=limits,
         proposer=proposer,
         scorer=Scorer(
             store=store,
             ensemble=judge(config.search.ensemble, config.search.proxies),
-            view=view_of_images(loader, config.search.batch_size, seed=config.seed),
+            view=view_of_data(data, config.search.batch_size, seed=config.seed),
             subject=proposer.subject,
         ),
         ledger=ledger,
-        surrogates=Surrogates({device.name: device.config.threads for device in ledger.devices}),
+        surrogates=Surrogates(profile_settings(ledger.devices, limits, config.line.rate_hertz)),
+        spending=Spending(
+            store,
+            study.id,
+            config.budget,
+            ledger.device_seconds,
+            counts=study.finished_at is None,
+        ),
         reporter=ledger.reporter,
         on_scored=on_scored,
     )
@@ -178,13 +221,48 @@ def make_search(
 def space_of(config: StudyConfig) -> SearchSpace:
     """The search space that a study names."""
     restrict = {name: tuple(choices) for name, choices in config.space.restrict.items()}
+    window = config.data.window
+    if config.space.name == "conv1d" and window is not None:
+        # Networks read a window or its middle.
+        known = restrict.get("length", _LENGTHS)
+        restrict["length"] = tuple(n for n in known if isinstance(n, int) and n <= window)
     return space_by_name(config.space.name, restrict=restrict, resolution=config.space.resolution)
+
+
+def refined_space(
+    config: StudyConfig, store: Store, study: Study, ledger: Ledger, task: Task
+) -> SearchSpace:
+    """The space of a study without what is dear on one of its devices, as far as these were
+    calibrated when the study began; what was decided then is kept.
+    """
+    space = space_of(config)
+    if not isinstance(space, Mobile) or not config.space.refine:
+        return space
+    known = store.studies.result(study.id, _REFINED)
+    if known is not None:
+        kept = {name: tuple(choices) for name, choices in json.loads(known).items()}
+        return Mobile(kept)
+    models = {
+        device.name: found.model
+        for device in ledger.devices
+        if device.runtime == "onnx"
+        and (setting := ledger.setting(device)) is not None
+        and (found := load(store, device.device.id, setting, LatencyModel)) is not None
+    }
+    if models:
+        refinement = refine(space, models, task)
+        for reason in refinement.reasons:
+            ledger.reporter.say(reason)
+        space = refinement.space
+    store.studies.put_result(study.id, _REFINED, json.dumps(dict(space.restrict)))
+    return space
 
 
 def front_report(config: StudyConfig, search: Search, front: list[Proposal]) -> FrontReport:
     """The front as plain values."""
     scores = search.combined_scores()
     chosen = {proposal.key for proposal in front}
+    rest = [p for p in search.measured() if p.key not in chosen]
     others = [
         Point(
             score=scores[p.key],
@@ -193,26 +271,60 @@ def front_report(config: StudyConfig, search: Search, front: list[Proposal]) -> 
                 for device in search.ledger.devices
                 if (measurement := search.ledger.measurement(p.key, device.name)) is not None
             },
-            within_limits=search.within_limits(p),
+            within_limits=is_met,
         )
-        for p in search.measured()
-        if p.key not in chosen
+        for p, is_met in zip(rest, search.feasibility.met(rest), strict=True)
     ]
     return FrontReport(
         study=config.name,
         space=config.space.name,
         proxies=list(search.scorer.ensemble.members),
-        limits=[str(limit) for limit in search.limits],
-        device_limits_seconds={
-            limit.device: limit.maximum
-            for limit in search.limits
-            if limit.quantity == "latency_seconds" and limit.device is not None
-        },
+        profiles=[profile_of(device) for device in search.ledger.devices],
+        limits=[_limit_line(limit) for limit in search.limits],
         scored=len(search.archive),
         measured=len(search.measured()),
+        hypervolume=list(zip(search.marks, search.hypervolumes(), strict=True)),
+        stopped_because=search.stopped_because,
+        spent=_spent(config, search),
         rows=[_row(search, proposal, scores[proposal.key]) for proposal in front],
         others=others,
     )
+
+
+def profile_of(device: StudyDevice) -> Profile:
+    """A device profile as plain values; what its agent has not said is empty."""
+    facts = device.device.facts
+    runtime = None if facts is None else facts.runtime(device.runtime)
+    return Profile(
+        name=device.name,
+        device=device.device.name,
+        architecture="" if facts is None else facts.machine,
+        cpu="" if facts is None else facts.cpu_model,
+        runtime=device.runtime,
+        runtime_version="" if runtime is None else f"{runtime.library} {runtime.version}",
+        threads=device.config.threads,
+    )
+
+
+def _limit_line(limit: Limit) -> LimitLine:
+    return LimitLine(
+        quantity=limit.quantity, device=limit.device, maximum=limit.maximum, text=str(limit)
+    )
+
+
+def _spent(config: StudyConfig, search: Search) -> list[Spent]:
+    budget, spending = config.budget, search.spending
+    return [
+        Spent(what="candidates", spent=len(search.archive), allowed=budget.candidates),
+        Spent(what="measurements", spent=len(search.ledger.keys), allowed=budget.measurements),
+        Spent(
+            what="device minutes",
+            spent=spending.device_seconds() / 60,
+            allowed=budget.device_minutes,
+        ),
+        Spent(what="minutes", spent=spending.saved_seconds / 60, allowed=budget.minutes),
+        Spent(what="epochs", spent=spending.epochs, allowed=budget.epochs),
+    ]
 
 
 def _search(store: Store, study: Study, search: Search) -> list[Proposal]:
@@ -231,13 +343,41 @@ def _finish(
     folder: Path,
     search: Search,
     front: list[Proposal],
-    loader: ImageLoader,
+    data: Dataset,
+    key: SigningKey,
 ) -> tuple[FinalistResult, ...]:
     store.studies.set_stage(study.id, "finalists")
+    search.reporter.stage("training")
+    finishing = Finishing(config, study, store, folder, data=data, search=search, key=key)
+    trials = Trials(
+        config,
+        study,
+        store,
+        folder,
+        data=data,
+        spending=search.spending,
+        reporter=search.reporter,
+    )
+    # Spread over the front, the best score first: where a budget is short, the last are left out.
+    chosen = choose(front, config.finalists.first_round)
+    finalists, _ = trials.run(chosen, search.combined_scores())
     search.reporter.stage("finalists")
-    finishing = Finishing(config=config, study=study, store=store, folder=folder, search=search)
-    chosen = choose(front, config.finalists.count)
-    return tuple(finishing.finish(proposal, loader) for proposal in chosen)
+    found = []
+    for proposal in finalists:
+        known = finishing.stored(proposal)
+        if known is None:
+            known = finishing.finish(proposal, _trained(config, trials, proposal, finalists[0]))
+        found.append(known)
+        search.spending.save()
+    return tuple(found)
+
+
+def _trained(config: StudyConfig, trials: Trials, proposal: Proposal, best: Proposal) -> Trained:
+    """With what the best one teaches, where that is wanted and this one is smaller."""
+    is_smaller = proposal.network.macs < best.network.macs
+    if config.finalists.distillation and is_smaller:
+        return trials.taught(proposal, best)
+    return trials.trained(proposal)
 
 
 def _keep(
@@ -250,47 +390,48 @@ def _keep(
     ):
         rows = [StudyCandidate(p.key, order, role) for order, p in enumerate(proposals)]
         store.studies.add_candidates(study.id, rows)
-    ids = {device.name: device.device.id for device in search.ledger.devices}
-    for device, device_id in ids.items():
-        _keep_models(store, study, search, device, device_id)
+    devices = {device.name: device for device in search.ledger.devices}
+    for device in devices.values():
+        _keep_models(store, study, search, device)
     predictions = [
         PredictionRow(
             candidate_key=key,
-            device_id=ids[device],
-            target=target,
+            device_id=devices[name].device.id,
+            # A device may stand in several profiles.
+            target=f"{target} ({devices[name].runtime}, {devices[name].config.threads})",
             value=prediction.value,
             low=prediction.low,
             high=prediction.high,
             level=prediction.level,
             model_id=None,
         )
-        for (key, device, target), prediction in search.foretold.items()
+        for (key, name, target), prediction in search.foretold.items()
     ]
     store.studies.add_predictions(study.id, predictions)
     store.studies.add_front(study.id, [p.key for p in front])
     store.studies.put_result(study.id, FRONT, report.model_dump_json())
 
 
-def _keep_models(store: Store, study: Study, search: Search, device: str, device_id: str) -> None:
-    """Store the cost models of a device, unless its runtime changed while the study ran: what was
+def _keep_models(store: Store, study: Study, search: Search, device: StudyDevice) -> None:
+    """Store the cost models of a profile, unless its runtime changed while the study ran: what was
     fitted on two versions holds for neither.
     """
     examples, settings = [], set()
-    for key in search.surrogates.fitted_on.get(device, ()):
-        measurement = search.ledger.measurement(key, device)
+    for key in search.surrogates.fitted_on.get(device.name, ()):
+        measurement = search.ledger.measurement(key, device.name)
         if measurement is None:
             return
         settings.add(Setting.of_measurement(measurement))
-        known = store.measurements.list(device_id, measurement.model_sha256)
+        known = store.measurements.list(device.device.id, measurement.model_sha256)
         numbers = (o.number for o in known if o.measurement.measured_at == measurement.measured_at)
         text = search.archive[key].text
         examples.append(Example(text, measurement.model_sha256, next(numbers, None)))
     if len(settings) != 1:
         return
     (setting,) = settings
-    for (name, _), model in search.surrogates.models.items():
-        if name == device:
-            keep_of_study(store, device_id, setting, model, examples, study.name)
+    for target in ("latency_seconds", "peak_rss_bytes"):
+        model = search.surrogates.models[device.name][target]
+        keep_of_study(store, device.device.id, setting, model, examples, study.name)
 
 
 def _row(search: Search, proposal: Proposal, score: float) -> FrontRow:
@@ -312,12 +453,6 @@ def _row(search: Search, proposal: Proposal, score: float) -> FrontRow:
         model_bytes=proposal.model_bytes,
         devices=devices,
     )
-
-
-def _channels(config: StudyConfig, folder: ImageFolder) -> Channels:
-    if config.data.colour == "auto":
-        return folder.channels
-    return 1 if config.data.colour == "grey" else 3
 
 
 def _differences(before: Any, now: Any, key: str) -> Iterator[str]:

@@ -1,9 +1,8 @@
 """From a space to a front: calibrate the cost models, breed candidates, measure what decides."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +12,16 @@ from cost_models.design import d_optimal
 from host.config import StudyConfig
 from host.errors import UsageError
 from host.search.evolution import Evolution, non_dominated
+from host.search.hypervolume import course, is_converged
 from host.spaces.base import Candidate, sample
+from host.study.feasibility import Feasibility
 from host.study.ledger import Ledger
-from host.study.limits import InfeasibleError, Limit, Miss, Target, closest
+from host.study.limits import InfeasibleError, Limit, Target, why_infeasible
 from host.study.proposal import Proposal, Proposer
 from host.study.report import Reporter
 from host.study.scoring import Scorer
-from host.study.surrogates import MIN_MEASUREMENTS, Surrogates, all_targets
+from host.study.spending import Spending
+from host.study.surrogates import MIN_MEASUREMENTS, Surrogates
 
 Matrix = npt.NDArray[np.float64]
 
@@ -39,7 +41,7 @@ class Search:
     """One search. Every step is a function of the configuration, the seed and the measurements.
 
     So a study that was stopped runs the same steps again, and whatever the store holds is not
-    done twice.
+    done twice. Where time ended a step is kept by `spending`.
     """
 
     config: StudyConfig
@@ -48,6 +50,7 @@ class Search:
     scorer: Scorer
     ledger: Ledger
     surrogates: Surrogates
+    spending: Spending
     reporter: Reporter
     on_scored: Callable[[Sequence[Proposal]], None]
     """Told of candidates when they have scores."""
@@ -56,7 +59,13 @@ class Search:
     hopeless: dict[str, Proposal] = field(default_factory=dict)
     """Candidates without scores, because their upper bounds exceed a limit as far as is known."""
     foretold: dict[tuple[str, str, Target], Prediction] = field(default_factory=dict)
-    """What was predicted of a candidate on a device just before it was measured."""
+    """What was predicted of a candidate on a profile just before it was measured."""
+    marks: list[int] = field(default_factory=list)
+    """How many candidates had scores after each generation."""
+    stopped_because: str = ""
+
+    def __post_init__(self) -> None:
+        self.feasibility = Feasibility(self.limits, self.ledger, self.surrogates)
 
     def calibrate(self) -> None:
         """Measure a few candidates from which the cost models learn most, and fit them."""
@@ -70,7 +79,7 @@ class Search:
             if len(pool) == wanted:
                 break
             pool += drawn.fresh([sample(self.proposer.space, rng)])
-        pool = [p for p in pool if not self._too_large(p)] or pool
+        pool = [p for p in pool if not self.feasibility.is_too_large(p)] or pool
         count = min(self.config.budget.calibration, len(pool))
         if count < MIN_MEASUREMENTS:
             raise SpaceTooSmallError(
@@ -96,12 +105,14 @@ class Search:
         self._score(chosen)
 
     def _missing(self) -> int:
-        """How many more candidates the device with the fewest usable measurements needs."""
-        usable = self.surrogates.usable(self.ledger, self.archive)
-        return MIN_MEASUREMENTS - min(len(keys) for keys in usable.values())
+        """How many more candidates the profile with the fewest usable measurements needs."""
+        usable = [self.ledger.usable(device.name) for device in self.ledger.devices]
+        return MIN_MEASUREMENTS - min(len(keys) for keys in usable)
 
     def explore(self) -> None:
-        """Breed candidates until the budget of scores is spent; measure the doubtful ones."""
+        """Breed candidates until the front grows no more or a budget is spent; measure the
+        doubtful ones.
+        """
         self.reporter.stage("search")
         space = self.proposer.space
         evolution = Evolution(
@@ -111,32 +122,24 @@ class Search:
             population=self.config.search.population,
             seed=self.config.seed,
         )
-        budget = self.config.budget
-        generation = 0
-        while (
-            len(self.archive) < budget.candidates
-            and len(self.archive) + len(self.hopeless) < PROPOSALS_PER_CANDIDATE * budget.candidates
-        ):
+        while not self._is_over():
             asked = evolution.ask()
             if not asked:
+                self.stopped_because = "every candidate of the space was looked at"
                 break
-            fresh = self.proposer.fresh(Candidate(choices) for choices in asked)
-            self.hopeless |= {p.key: p for p in fresh}
-            # All of them: the last fit may have moved a bound below its limit.
-            waiting = list(self.hopeless.values())
-            bounds = self.surrogates.upper_bounds(self.limits, waiting)
-            promising = [p for p, row in zip(waiting, bounds, strict=True) if (row <= 0).all()]
-            self._score(promising[: budget.candidates - len(self.archive)])
+            self._take(asked)
             known = self._candidates()
-            everything = [p for p in known if not self._failed(p)] or known
+            everything = [p for p in known if not self.feasibility.failed(p)] or known
             evolution.tell(
                 [p.candidate.choices for p in everything],
                 self._objectives(everything),
                 self.surrogates.upper_bounds(self.limits, everything),
             )
-            generation += 1
-            if generation % GENERATIONS_PER_FIT == 0:
+            self.marks.append(len(self.archive))
+            if len(self.marks) % GENERATIONS_PER_FIT == 0:
                 self._measure_doubtful()
+            self._tell()
+            self.spending.save()
 
     def settle(self) -> list[Proposal]:
         """Measure the front until all of it is measured or the budget is spent; best score first.
@@ -149,7 +152,7 @@ class Search:
             if not unmeasured:
                 break
             self._measure(_spread(unmeasured, self._left()))
-        feasible = [p for p in self.measured() if self._excess(p) <= 0]
+        feasible = self._within(self.measured())
         if not feasible:
             raise InfeasibleError(self._why_nothing_fits())
         combined = self.combined_scores()
@@ -158,18 +161,88 @@ class Search:
         front = [feasible[index] for index in non_dominated(objectives)]
         return sorted(front, key=lambda p: (-combined[p.key], p.key))
 
-    def within_limits(self, proposal: Proposal) -> bool:
-        """Whether a measured candidate meets every limit."""
-        return self._excess(proposal) <= 0
-
     def measured(self) -> list[Proposal]:
-        """The candidates that every device has measured."""
+        """The candidates that every profile has measured."""
         return [p for p in self.archive.values() if self.ledger.complete(p.key)]
 
     def combined_scores(self) -> dict[str, float]:
         """The log-rank of every scored candidate among all of them."""
         keys = list(self.archive)
         return dict(zip(keys, (float(s) for s in self.scorer.combined(keys)), strict=True))
+
+    def hypervolumes(self, last: int | None = None) -> list[float]:
+        """The course of the front: of the candidates that had scores after each generation, or
+        after the `last` ones, the share of the box of objectives that those within limits dominate.
+
+        Places among all scores and all latencies of today, so that early and late fronts compare.
+        """
+        proposals = list(self.archive.values())
+        objectives = self._objectives(proposals)
+        places = np.argsort(np.argsort(objectives, axis=0), axis=0) / len(proposals)
+        places[~np.array(self.feasibility.met(proposals))] = 1.0
+        return course(places, self.marks if last is None else self.marks[-last:])
+
+    def _take(self, asked: Sequence[tuple[int, ...]]) -> None:
+        """Score those of a generation, and of earlier ones, that can meet the limits."""
+        fresh = self.proposer.fresh(Candidate(choices) for choices in asked)
+        self.hopeless |= {p.key: p for p in fresh}
+        # All of them: the last fit may have moved a bound below its limit.
+        waiting = list(self.hopeless.values())
+        bounds = self.surrogates.upper_bounds(self.limits, waiting)
+        promising = [p for p, row in zip(waiting, bounds, strict=True) if (row <= 0).all()]
+        self._score(promising[: self.config.budget.candidates - len(self.archive)])
+
+    def _is_over(self) -> bool:
+        """Whether the search ends after the generations made so far; says why."""
+        budget, search = self.config.budget, self.config.search
+        looked_at = len(self.archive) + len(self.hopeless)
+        if len(self.archive) >= budget.candidates:
+            why = f"all {budget.candidates} candidates of the budget have scores"
+        elif looked_at >= PROPOSALS_PER_CANDIDATE * budget.candidates:
+            why = f"of {looked_at} candidates most cannot meet the limits"
+        elif self.spending.end("search", len(self.marks), self.spending.search_seconds_are_spent):
+            why = f"the part of the {budget.minutes:g} minutes that is for the search is spent"
+        elif is_converged(
+            self.hypervolumes(search.patience + 1),
+            patience=search.patience,
+            min_gain=search.min_gain,
+        ):
+            why = (
+                f"the front's hypervolume gained less than {search.min_gain:.0%} in "
+                f"{search.patience} generations"
+            )
+        else:
+            return False
+        self.stopped_because = why
+        return True
+
+    def _tell(self) -> None:
+        """Say how the search stands."""
+        hopeful = self._within(self.archive.values())
+        if not hopeful:
+            return
+        combined = self.combined_scores()
+        best = max(hopeful, key=lambda p: (combined[p.key], p.key))
+        is_measured = best.key in self.ledger.keys
+        kind = "measured" if is_measured else "predicted"
+        latencies = dict(
+            zip(
+                [device.name for device in self.ledger.devices],
+                self._objectives([best])[0, 1:].tolist(),
+                strict=True,
+            )
+        )
+        shown = ", ".join(f"{1e3 * s:.3g} ms on {name}" for name, s in latencies.items())
+        facts = {
+            "key": best.key,
+            "text": best.text,
+            "score": combined[best.key],
+            "kind": kind,
+            "latency_seconds": latencies,
+            "scored": len(self.archive),
+            "measured": len(self.ledger.keys),
+        }
+        self.reporter.found("best", facts, f"best score so far: {best.text}; {kind} {shown}")
 
     def _score(self, proposals: Sequence[Proposal]) -> None:
         before = len(self.archive)
@@ -184,10 +257,11 @@ class Search:
 
     def _measure(self, proposals: Sequence[Proposal]) -> None:
         """Predict, measure, fit again."""
-        for device, target in all_targets([d.name for d in self.ledger.devices]):
-            predictions = self.surrogates.predict(device, target, proposals)
-            for proposal, prediction in zip(proposals, predictions, strict=True):
-                self.foretold[proposal.key, device, target] = prediction
+        for profile, setting in self.surrogates.profiles.items():
+            for target in setting.targets:
+                predictions = self.surrogates.predict(profile, target, proposals)
+                for proposal, prediction in zip(proposals, predictions, strict=True):
+                    self.foretold[proposal.key, profile, target] = prediction
         self.ledger.measure(proposals)
         self._score([p for p in proposals if p.key not in self.archive])
         self.surrogates.fit(self.ledger, self.archive)
@@ -201,10 +275,10 @@ class Search:
         budget = self.config.budget
         half = (budget.measurements - budget.calibration) // 2
         spent = len(self.ledger.keys) - budget.calibration
-        count = min(max(1, half // 3), half - spent)
+        count = min(max(1, half // 3), half - spent, self._left())
         if count <= 0:
             return
-        doubtful = [p for p in self.hopeless.values() if self._may_fit(p)]
+        doubtful = [p for p in self.hopeless.values() if self.feasibility.may_be_met(p)]
         near = [p for p in self._expected_front() if p.key not in self.ledger.keys]
         # The largest doubtful networks first: they gain most if the limit turns out to hold.
         doubtful.sort(key=lambda p: (-p.network.macs, p.key))
@@ -213,29 +287,20 @@ class Search:
         if chosen:
             self._measure(chosen)
 
-    def _may_fit(self, proposal: Proposal) -> bool:
-        """Whether the predicted values themselves, not their upper bounds, meet every limit."""
-        if self._failed(proposal):
-            return False
-        return self._miss(proposal).excess <= 0 if self.limits else True
-
-    def _failed(self, proposal: Proposal) -> bool:
-        """Whether a device was asked for this candidate and could not run it."""
-        return proposal.key in self.ledger.keys and not self.ledger.complete(proposal.key)
-
     def _why_nothing_fits(self) -> str:
-        if not self.limits or all(self._failed(p) for p in self._candidates()):
+        known = [p for p in self._candidates() if not self.feasibility.failed(p)]
+        if not self.limits or not known:
             return (
                 "no candidate was measured on every device: see the failures above, or allow "
                 "other networks in [space]"
             )
-        misses = [self._miss(p) for p in self._candidates() if not self._failed(p)]
-        if min(miss.excess for miss in misses) <= 0:
+        misses = {p.text: self.feasibility.misses(p) for p in known}
+        if any(all(miss.excess <= 0 for miss in found) for found in misses.values()):
             return (
-                f"all {self.config.budget.measurements} measurements were spent before a candidate "
-                "was found within all limits: raise measurements in [budget]"
+                f"the measurements of the budget ({len(self.ledger.keys)} made) were spent before "
+                "a candidate was found within all limits: raise measurements in [budget]"
             )
-        return closest(misses).sentence()
+        return why_infeasible(misses)
 
     def _expected_front(self) -> list[Proposal]:
         """The front by score and predicted latency of what should meet the limits.
@@ -243,13 +308,18 @@ class Search:
         Measured candidates count by what was measured of them. Where the upper bounds leave
         nothing, the predicted values decide.
         """
-        hopeful = [p for p in self.archive.values() if self._excess(p) <= 0]
+        hopeful = self._within(self.archive.values())
         if not hopeful:
-            hopeful = [p for p in self._candidates() if self._may_fit(p)]
+            hopeful = [p for p in self._candidates() if self.feasibility.may_be_met(p)]
         if not hopeful:
             return []
         objectives = self._objectives(hopeful)
         return [hopeful[index] for index in non_dominated(objectives)]
+
+    def _within(self, proposals: Iterable[Proposal]) -> list[Proposal]:
+        """Those that meet every limit."""
+        asked = list(proposals)
+        return [p for p, is_met in zip(asked, self.feasibility.met(asked), strict=True) if is_met]
 
     def _candidates(self) -> list[Proposal]:
         return [*self.archive.values(), *self.hopeless.values()]
@@ -281,43 +351,12 @@ class Search:
         ]
         return np.array(rows)
 
-    def _excess(self, proposal: Proposal) -> float:
-        """The largest excess over a limit: of what was measured, else of the upper bounds."""
-        if self._failed(proposal):
-            return math.inf
-        if not self.limits:
-            return 0.0
-        if proposal.key in self.ledger.keys:
-            return self._miss(proposal).excess
-        return float(self.surrogates.upper_bounds(self.limits, [proposal]).max())
-
-    def _miss(self, proposal: Proposal) -> Miss:
-        """The limit exceeded by most: by the measured value where there is one."""
-        misses = [self._against(limit, proposal) for limit in self.limits]
-        return max(misses, key=lambda miss: miss.excess)
-
-    def _against(self, limit: Limit, proposal: Proposal) -> Miss:
-        kind: Literal["measured", "predicted", "computed"] = "computed"
-        if limit.quantity == "model_bytes" or limit.device is None:
-            value = float(proposal.model_bytes)
-        elif self.ledger.outcome(proposal.key, limit.device) is not None:
-            measured = self.ledger.value(proposal.key, limit.device, limit.quantity)
-            # A device that failed to run the model does not meet the limit.
-            value = math.inf if measured is None else measured
-            kind = "measured"
-        else:
-            prediction = self.surrogates.predict(limit.device, limit.quantity, [proposal])[0]
-            value, kind = prediction.value, "predicted"
-        return Miss(proposal.text, limit, value, kind)
-
-    def _too_large(self, proposal: Proposal) -> bool:
-        return any(
-            limit.quantity == "model_bytes" and limit.excess(proposal.model_bytes) > 0
-            for limit in self.limits
-        )
-
     def _left(self) -> int:
-        return self.config.budget.measurements - len(self.ledger.keys)
+        """How many candidates may still be measured."""
+        made = len(self.ledger.keys)
+        if self.spending.end("measuring", made, self.spending.device_seconds_are_spent):
+            return 0
+        return self.config.budget.measurements - made
 
 
 def _spread(proposals: Sequence[Proposal], count: int) -> list[Proposal]:

@@ -1,14 +1,10 @@
 """Trains a network on the CPU; a killed training goes on where it was and ends the same."""
 
-import contextlib
 import hashlib
-import json
 import math
-import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, astuple, dataclass, field
+from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -16,86 +12,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn import functional
 
 from host.data.split import Split
-from host.errors import GenbaError, UsageError
-from host.preprocessing import Pixels, Preprocessing
-from host.training.augment import Augmentation, augment
+from host.preprocessing import Inputs
+from host.training.augment import augment
+from host.training.averaging import WeightAverage
+from host.training.checkpoint import identity_of, read_checkpoint, write_checkpoint
+from host.training.distillation import Teacher
+from host.training.errors import DivergedError, TrainingError
+from host.training.history import EpochRecord, TrainResult
+from host.training.inference import limited_threads, logits_of_module
 from host.training.metrics import auroc, balanced_accuracy, confusion_matrix
+from host.training.recipe import TrainConfig, learning_rate_at, small_size
 
-_CHECKPOINT_FORMAT = 1
-_EVALUATION_BATCH = 64
-
-
-class TrainingError(GenbaError):
-    """A training cannot go on."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. `patience` is how many epochs may pass without a better validation result.
-
-    Raises UsageError for values that cannot be.
-    """
-
-    epochs: int = 30
-    batch_size: int = 32
-    learning_rate: float = 4e-3
-    weight_decay: float = 1e-2
-    warmup_fraction: float = 0.2
-    patience: int = 10
-    seed: int = 0
-    threads: int = 2
-    channels_last: bool = True
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience", "threads"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"training needs {name} of 1 or more, got {getattr(self, name)}")
-        if not (0.0 < self.learning_rate < math.inf and 0.0 <= self.warmup_fraction < 1.0):
-            raise UsageError(
-                "training needs a learning_rate above 0 and a warmup_fraction from 0 to below 1, "
-                f"got {self.learning_rate} and {self.warmup_fraction}"
-            )
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch cost and gave. `learning_rate` is that of its last step."""
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    validation_loss: float
-    validation_auroc: float | None
-    validation_balanced_accuracy: float
-    seconds: float
-
-    @property
-    def monitored(self) -> float:
-        """What stops the training: AUROC for two classes, else balanced accuracy."""
-        if self.validation_auroc is not None:
-            return self.validation_auroc
-        return self.validation_balanced_accuracy
-
-    @property
-    def merit(self) -> tuple[float, float]:
-        """Epochs in order of merit: the monitored figure, then the smaller validation loss."""
-        return self.monitored, -self.validation_loss
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The whole history; `best_epoch` (from 1) is the one whose weights the module now has."""
-
-    history: tuple[EpochRecord, ...]
-    best_epoch: int
-    seconds: float
-
-    @property
-    def best(self) -> EpochRecord:
-        return self.history[self.best_epoch - 1]
+__all__ = [
+    "EpochRecord",
+    "TrainConfig",
+    "TrainResult",
+    "TrainingError",
+    "logits_of_module",
+    "train",
+]
 
 
 def train(
@@ -104,60 +42,33 @@ def train(
     config: TrainConfig,
     *,
     checkpoint: Path,
+    until: int | None = None,
+    teacher: Teacher | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda _record: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> TrainResult:
     """Train the module in place and leave it in evaluation mode with its best weights.
 
     AdamW with a linear warm-up and a cosine to zero, a loss in which every class has the same
-    weight, early stopping on the validation part; the test part is not looked at. After each epoch
-    the checkpoint is replaced as a whole, then `on_epoch` is called, which may raise to stop.
-    Called again with the same arguments (and a module with the same first weights) it goes on
-    after the last finished epoch and ends as if it had never stopped: all randomness is a function
-    of the seed and the epoch. Uses `config.threads` threads; the global random state is left alone.
+    weight, an average of the weights that is evaluated and kept, early stopping on the validation
+    part; the test part is not looked at. After each epoch the checkpoint is replaced as a whole,
+    then `on_epoch` is called, which may raise to stop. Called again with the same arguments (and a
+    module with the same first weights) it goes on after the last finished epoch and ends as if it
+    had never stopped: all randomness is a function of the seed and the epoch. With `until` it does
+    not go beyond that epoch of the same training, and a later call with a later one continues.
+    Uses `config.threads` threads; the global random state is left alone.
 
-    Raises TrainingError where the loss is not finite, and where the checkpoint is damaged or
-    belongs to another training.
+    Raises DivergedError where the loss is not finite, and TrainingError where the checkpoint is
+    damaged or belongs to another training.
     """
-    with _threads(config.threads):
-        run = _Run(module, data, config, checkpoint, clock)
+    with limited_threads(config.threads):
+        run = _Run(module, data, config, checkpoint, teacher, clock)
         run.resume()
-        while not run.finished:
+        while not run.finished(config.epochs if until is None else until):
             record = run.epoch()
             run.save()
             on_epoch(record)
         return run.result()
-
-
-def logits_of_module(
-    module: nn.Module, pixels: Pixels, preprocessing: Preprocessing, *, threads: int = 2
-) -> npt.NDArray[np.float32]:
-    """The logits (N, classes) of uint8 images (N, C, H, W), in evaluation mode."""
-    was_training = {layer: layer.training for layer in module.modules()}
-    module.eval()
-    try:
-        with _threads(threads), torch.inference_mode():
-            parts = [
-                module(torch.from_numpy(preprocessing.normalise(pixels[i : i + _EVALUATION_BATCH])))
-                for i in range(0, len(pixels), _EVALUATION_BATCH)
-            ]
-            logits: npt.NDArray[np.float32] = torch.cat(parts).numpy()
-            return logits
-    finally:
-        for layer, training in was_training.items():
-            layer.training = training
-
-
-def learning_rate_at(step: int, steps: int, config: TrainConfig) -> float:
-    """Linear from a tenth up to the full rate, then half a cosine down to zero.
-
-    A function of the step alone, so that a resumed training needs no state of a scheduler.
-    """
-    warmup = int(config.warmup_fraction * steps)
-    if step < warmup:
-        return config.learning_rate * (0.1 + 0.9 * step / warmup)
-    progress = (step - warmup) / max(1, steps - warmup)
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 class _Run:
@@ -169,50 +80,63 @@ class _Run:
         data: Split,
         config: TrainConfig,
         checkpoint: Path,
+        teacher: Teacher | None,
         clock: Callable[[], float],
     ) -> None:
         self._module = module
         self._data = data
         self._config = config
         self._path = checkpoint
+        self._teacher = teacher
         self._clock = clock
-        self._identity = _identity(module, data, config)
+        self._identity = identity_of(module, data, config, teacher)
         if config.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._optimizer = torch.optim.AdamW(
-            _parameter_groups(module, config.weight_decay), lr=config.learning_rate
+            _parameter_groups(module, config.weight_decay), lr=config.learning_rate, fused=True
         )
-        self._loss = nn.CrossEntropyLoss(weight=_class_weights(data))
+        self._class_weights = _class_weights(data)
+        self._steps = len(_batches(torch.arange(len(data.train)), config.batch_size))
+        self._average = (
+            WeightAverage(module, max(1.0, config.averaging_epochs * self._steps))
+            if config.averaging_epochs > 0.0
+            else None
+        )
+        self._small = _small_size(data, config)
         self._history: list[EpochRecord] = []
         self._best_epoch = 0
         self._best = _copy_of(module)
 
-    @property
-    def finished(self) -> bool:
+    def finished(self, until: int) -> bool:
+        """Whether nothing is left to do up to that epoch."""
         done = len(self._history)
-        return done >= self._config.epochs or done - self._best_epoch >= self._config.patience
+        return (
+            done >= min(until, self._config.epochs)
+            or done - self._best_epoch >= self._config.patience
+        )
 
     def epoch(self) -> EpochRecord:
         """Train for one epoch, look at the validation part, and keep the weights if better."""
         start = self._clock()
         number = len(self._history) + 1
         rate, train_loss = self._train_epoch(number)
+        answering = self._module if self._average is None else self._average.module
         logits = logits_of_module(
-            self._module,
+            answering,
             self._data.validation.inputs,
             self._data.preprocessing,
             threads=self._config.threads,
         )
         record = self._record(number, rate, train_loss, logits, start)
         if not math.isfinite(record.train_loss) or not math.isfinite(record.validation_loss):
-            raise TrainingError(
+            raise DivergedError(
                 f"training diverged in epoch {number}: the loss is not finite; lower the "
                 f"learning rate of {self._config.learning_rate}"
             )
         self._history.append(record)
         if self._best_epoch == 0 or record.merit > self._history[self._best_epoch - 1].merit:
             self._best_epoch = number
-            self._best = _copy_of(self._module)
+            self._best = _copy_of(answering)
         return record
 
     def result(self) -> TrainResult:
@@ -223,82 +147,85 @@ class _Run:
         return TrainResult(tuple(self._history), self._best_epoch, seconds)
 
     def save(self) -> None:
-        """Replace the checkpoint as a whole: a kill leaves the old one or the new one."""
         state = {
-            "format": _CHECKPOINT_FORMAT,
-            "identity": self._identity,
             "module": self._module.state_dict(),
+            "average": None if self._average is None else self._average.state(),
             "optimizer": self._optimizer.state_dict(),
             "best": self._best,
             "best_epoch": self._best_epoch,
             "history": [astuple(record) for record in self._history],
         }
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(self._path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_checkpoint(self._path, self._identity, state)
 
     def resume(self) -> None:
         """Take up the state of the checkpoint if there is one."""
-        if not self._path.exists():
+        state = read_checkpoint(self._path, self._identity)
+        if state is None:
             return
-        state = self._load()
-        if state.get("identity") != self._identity or state.get("format") != _CHECKPOINT_FORMAT:
-            raise TrainingError(
-                f"the checkpoint {self._path} belongs to another training (other network, images "
-                "or settings): remove it or name another file"
-            )
         self._module.load_state_dict(state["module"])
+        if self._average is not None:
+            self._average.load(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._best = state["best"]
         self._best_epoch = state["best_epoch"]
         self._history = [EpochRecord(*values) for values in state["history"]]
 
-    def _load(self) -> dict[str, Any]:
-        import pickle  # noqa: TID251  only for the type of an error that torch.load raises
-
-        try:
-            state = torch.load(self._path, weights_only=True)
-        except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-            raise TrainingError(
-                f"the checkpoint {self._path} is damaged: remove it to start that training again"
-            ) from error
-        return state if isinstance(state, dict) else {}
-
     def _train_epoch(self, number: int) -> tuple[float, float]:
-        """The rate of the last step and the mean loss over the images of the epoch."""
-        config, images = self._config, self._data.train
+        """The rate of the last step and the mean loss over the samples of the epoch."""
+        config, samples = self._config, self._data.train
         generator = torch.Generator().manual_seed(_epoch_seed(config.seed, number))
-        order = torch.randperm(len(images), generator=generator)
-        batches = _batches(order, config.batch_size)
-        steps = len(batches) * config.epochs
-        pixels, labels = torch.from_numpy(images.inputs), torch.from_numpy(images.labels)
+        batches = _batches(torch.randperm(len(samples), generator=generator), config.batch_size)
+        inputs, labels = torch.from_numpy(samples.inputs), torch.from_numpy(samples.labels)
+        small_steps = self._small_steps(number, generator)
         self._module.train()
         rate, total = 0.0, 0.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_epoch_seed(config.seed, number))
             for index, chosen in enumerate(batches):
-                rate = learning_rate_at((number - 1) * len(batches) + index, steps, config)
-                changed = augment(pixels[chosen], config.augmentation, generator)
-                total += self._step(changed, labels[chosen], rate) * len(chosen)
-        return rate, total / len(images)
+                step = (number - 1) * self._steps + index
+                rate = learning_rate_at(step, self._steps * config.epochs, config)
+                changed = augment(inputs[chosen], config.augmentation, generator).numpy()
+                size = self._small if small_steps[index] else None
+                total += self._step(changed, labels[chosen], rate, size) * len(chosen)
+                if self._average is not None:
+                    self._average.update(step)
+        return rate, total / len(samples)
 
-    def _step(self, pixels: torch.Tensor, labels: torch.Tensor, rate: float) -> float:
-        inputs = torch.from_numpy(self._data.preprocessing.normalise(pixels.numpy()))
-        if self._config.channels_last:
+    def _small_steps(self, number: int, generator: torch.Generator) -> list[bool]:
+        """Which steps of that epoch read the images smaller."""
+        drawn = torch.rand(self._steps, generator=generator)
+        small = self._config.small_inputs
+        if small is None or number > small.until * self._config.epochs:
+            return [False] * self._steps
+        return [bool(value) for value in drawn < small.steps]
+
+    def _step(
+        self,
+        samples: Inputs,
+        labels: torch.Tensor,
+        rate: float,
+        size: tuple[int, int] | None,
+    ) -> float:
+        inputs = torch.from_numpy(self._data.preprocessing.normalise(samples))
+        if size is not None:
+            inputs = functional.interpolate(
+                inputs, size, mode="bilinear", antialias=True, align_corners=False
+            )
+        if self._config.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(self._module(inputs), labels)
-        loss.backward()
+        logits = self._module(inputs)
+        loss = functional.cross_entropy(
+            logits,
+            labels,
+            weight=self._class_weights,
+            label_smoothing=self._config.label_smoothing,
+        )
+        if self._teacher is not None:
+            loss = self._teacher.loss(logits, self._teacher.logits(samples), loss)
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return float(loss.detach())
 
@@ -312,28 +239,31 @@ class _Run:
     ) -> EpochRecord:
         labels = self._data.validation.labels
         classes = len(self._data.classes)
-        confusion = confusion_matrix(labels, logits.argmax(axis=1), classes=classes)
+        answers = logits.argmax(axis=1)
         area = auroc(labels, logits[:, 1] - logits[:, 0]) if classes == 2 else None
-        loss = self._loss(torch.from_numpy(logits), torch.from_numpy(labels))
+        loss = functional.cross_entropy(
+            torch.from_numpy(logits), torch.from_numpy(labels), weight=self._class_weights
+        )
         return EpochRecord(
             epoch=number,
             learning_rate=rate,
             train_loss=train_loss,
             validation_loss=float(loss),
             validation_auroc=None if area is None else area.value,
-            validation_balanced_accuracy=balanced_accuracy(confusion),
+            validation_accuracy=float(np.mean(labels == answers)),
+            validation_balanced_accuracy=balanced_accuracy(
+                confusion_matrix(labels, answers, classes=classes)
+            ),
             seconds=self._clock() - start,
         )
 
 
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _small_size(data: Split, config: TrainConfig) -> tuple[int, int] | None:
+    """None for signals, and for images that are read at full size alone."""
+    shape = data.train.inputs.shape
+    if config.small_inputs is None or len(shape) != 4:
+        return None
+    return small_size(shape[2], shape[3], config.small_inputs)
 
 
 def _batches(order: torch.Tensor, size: int) -> list[torch.Tensor]:
@@ -345,7 +275,7 @@ def _batches(order: torch.Tensor, size: int) -> list[torch.Tensor]:
 
 
 def _class_weights(data: Split) -> torch.Tensor:
-    """Weights inverse to the classes' frequencies, one on average over the images."""
+    """Weights inverse to the classes' frequencies, one on average over the samples."""
     counts = np.bincount(data.train.labels, minlength=len(data.classes))
     return torch.from_numpy(len(data.train) / (len(counts) * counts)).float()
 
@@ -366,13 +296,3 @@ def _copy_of(module: nn.Module) -> dict[str, torch.Tensor]:
 def _epoch_seed(seed: int, epoch: int) -> int:
     digest = hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
-
-
-def _identity(module: nn.Module, data: Split, config: TrainConfig) -> str:
-    """A hash of what the training is a function of: first weights, images, settings."""
-    digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
-    digest.update(json.dumps([data.fingerprint, data.seed, asdict(data.preprocessing)]).encode())
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()

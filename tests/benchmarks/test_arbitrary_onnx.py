@@ -17,7 +17,7 @@ from cost_models.latency import LatencyModel
 from cost_models.memory import PeakMemoryModel
 from cost_models.tflite_graph import kernels_from_tflite
 from device_agent.reference import REFERENCE_FOLDER
-from host.calibration.tflite_network import tflite_bytes
+from host.network.tflite_model import tflite_bytes
 from host.network.weights import random_weights
 
 

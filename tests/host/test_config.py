@@ -16,6 +16,7 @@ from host.config import (
 )
 from host.spaces.base import size
 from host.spaces.catalogue import SPACES, space_by_name
+from host.study.limits import limits_of
 from host.study.run import space_of
 
 MINIMAL = """
@@ -38,9 +39,10 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_a_minimal_file_is_enough_and_units_become_si(tmp_path):
     config = load_study(write(tmp_path, MINIMAL))
 
-    device = config.devices[0]
-    assert device.max_latency_seconds == pytest.approx(0.020)
-    assert device.max_peak_rss_bytes == 150e6
+    latency, memory = limits_of(config)
+    assert (latency.quantity, latency.maximum) == ("latency_seconds", pytest.approx(0.020))
+    assert (memory.quantity, memory.maximum) == ("peak_rss_bytes", 150e6)
+    assert config.devices[0].machine == "panel"
     assert config.limits.max_model_bytes is None
 
 
@@ -48,6 +50,22 @@ def test_the_data_folder_is_taken_from_the_files_own_folder(tmp_path):
     config = load_study(write(tmp_path, MINIMAL))
 
     assert config.data.folder == str(tmp_path / "images")
+
+
+def test_labels_and_weights_are_taken_from_the_files_own_folder_too(tmp_path):
+    text = MINIMAL.replace('folder = "images"', 'folder = "images"\ntable = "labels.csv"')
+    config = load_study(write(tmp_path, text + '[finalists]\nweights = "old.pt"\n'))
+
+    assert config.data.table == str(tmp_path / "labels.csv")
+    assert config.finalists.weights == str(tmp_path / "old.pt")
+
+
+def test_a_limit_on_power_needs_the_rate_of_the_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"max_power_w of panel needs rate_hertz in \[line\]"):
+        load_study(write(tmp_path, MINIMAL + "max_power_w = 4\n"))
+
+    config = load_study(write(tmp_path, MINIMAL + "max_power_w = 4\n[line]\nrate_hertz = 2\n"))
+    assert config.line.rate_hertz == 2
 
 
 def test_the_effective_configuration_reads_back_as_the_same_study(tmp_path):
@@ -71,7 +89,10 @@ def test_the_effective_configuration_reads_back_as_the_same_study(tmp_path):
         (MINIMAL + "[search]\nproxies = []\n", "search.proxies"),
         (MINIMAL + "[space]\nresolution = 64\n", "resolution belongs to nasbench201"),
         (MINIMAL + '[space]\nname = "resnet-lite"\nresolution = 64\n', "resolution belongs"),
-        (MINIMAL + '[space]\nname = "conv1d"\n', "conv1d is a space for signals"),
+        (
+            MINIMAL + '[space]\nname = "conv1d"\n',
+            'space conv1d and data of kind "signals" go together',
+        ),
         (MINIMAL + '[space]\nname = "darts"\n', "space.name: .*'resnet-lite'"),
         ("name = ", "is no TOML file"),
     ],

@@ -10,7 +10,7 @@ from host.data.images import scan_folder
 
 pytest.importorskip("elpv_dataset", reason="the extra demo is not installed")
 
-PREPARE = Path(__file__).parents[2] / "examples" / "elpv" / "prepare.py"
+PREPARE = Path(__file__).parents[3] / "examples" / "elpv" / "prepare.py"
 
 
 def prepare(*arguments: str) -> subprocess.CompletedProcess[str]:

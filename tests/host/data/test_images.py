@@ -288,6 +288,7 @@ def test_training_pixels_are_normalised_by_their_own_mean_and_deviation(two_clas
     assert normalised.dtype == np.float32
     assert normalised.mean() == pytest.approx(0.0, abs=1e-5)
     assert normalised.std() == pytest.approx(1.0, abs=1e-5)
+    assert isinstance(split.preprocessing, Preprocessing)
     assert split.preprocessing.colour_order == "grey"
     assert split.majority_class == 0
 

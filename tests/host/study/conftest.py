@@ -3,7 +3,7 @@
 import hashlib
 import io
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,14 +11,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
+from cost_models.tflite_graph import kernels_from_tflite
 from host.config import StudyConfig
 from host.device import Device, DeviceFacts, Runtime
 from host.export.check import load
 from host.job import Lease
 from host.measurement import (
     Block,
+    Energy,
     Measurement,
     MeasurementFailure,
     MeasureSpec,
@@ -38,7 +41,11 @@ BASE_RSS_BYTES = 40_000_000
 
 
 def facts(*, works: bool = True) -> DeviceFacts:
-    runtime = Runtime("onnx", "onnxruntime", "1.23.2", works, "" if works else "no wheel fits")
+    why_not = "" if works else "no wheel fits"
+    runtimes = (
+        Runtime("onnx", "onnxruntime", "1.23.2", works, why_not),
+        Runtime("tflite", "ai-edge-litert", "2.3.0", works, why_not),
+    )
     return DeviceFacts(
         hostname="panel",
         machine="x86_64",
@@ -54,7 +61,7 @@ def facts(*, works: bool = True) -> DeviceFacts:
         governor=None,
         temperature_celsius=None,
         cpu_max_hertz=None,
-        runtimes=(runtime,),
+        runtimes=runtimes,
     )
 
 
@@ -64,33 +71,68 @@ def enrol(store: Store, name: str) -> Device:
     return store.devices.enrol(secret, hashlib.sha256(b"key" + name.encode()).hexdigest(), facts())
 
 
-def weight_elements(model: onnx.ModelProto) -> int:
-    return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
+def operators_and_weights(model: bytes, runtime: str) -> tuple[int, int]:
+    if runtime == "onnx":
+        graph = onnx.load_from_string(model).graph
+        return len(graph.node), sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+    kernels = kernels_from_tflite(model).kernels
+    return len(kernels), sum(kernel.weight_bytes for kernel in kernels) // 4
 
 
 OK = Verdict("OK")
 REJECTED = Verdict("REJECT", (Reason("CONTENDED", "REJECT", "other programs were busy"),))
 
 
+IDLE_WATTS = 2.0
+
+
+def made_up_energy(latency: float, watts: float, source: str = "a meter") -> Energy:
+    gross, net = watts * latency, (watts - IDLE_WATTS) * latency
+    return Energy(
+        source=source,
+        scope="board",
+        kind="measured",
+        gross_joules=gross,
+        gross_interval_joules=(0.99 * gross, 1.01 * gross),
+        net_joules=net,
+        net_interval_joules=(0.98 * net, 1.02 * net),
+        power_watts=watts,
+        idle_watts=IDLE_WATTS,
+        windows=5,
+        inferences=1000,
+        readings=500,
+        reading_hertz=10.0,
+        lag_seconds=0.0,
+    )
+
+
 def made_up_outcome(
-    store: Store, lease: Lease, *, speed: float, verdict: Verdict = OK
+    store: Store,
+    lease: Lease,
+    *,
+    speed: float,
+    verdict: Verdict = OK,
+    samples: int = 30,
+    watts: float | None = None,
 ) -> Measurement:
     """Latency grows with operators and weights, memory with weights; the same file, the same."""
     spec = lease.job.spec
     assert isinstance(spec, MeasureSpec)
-    model = onnx.load_from_string(store.blobs.get(spec.run.model_sha256))
-    weights = weight_elements(model)
-    latency = (1e-4 + 2e-5 * len(model.graph.node) + 2e-9 * weights) / speed
+    content = store.blobs.get(spec.run.model_sha256)
+    operators, weights = operators_and_weights(content, spec.run.runtime)
+    latency = (1e-4 + 2e-5 * operators + 2e-9 * weights) / speed / spec.run.threads**0.5
     block = Block(
         started_monotonic_seconds=0.0,
-        lasted_seconds=30 * latency,
+        lasted_seconds=samples * latency,
         canary_seconds=0.003,
         reference_seconds=(0.001,) * 5,
         reference_cpu_seconds=(0.001,) * 5,
-        latency_seconds=(latency,) * 30,
-        cpu_seconds=(latency,) * 30,
-        run_delay_seconds=(0.0,) * 30,
+        latency_seconds=(latency,) * samples,
+        cpu_seconds=(latency,) * samples,
+        run_delay_seconds=(0.0,) * samples,
     )
+    is_asked = spec.plan.energy_windows > 0
+    energies = (made_up_energy(latency, watts),) if is_asked and watts is not None else ()
     memory = Memory(BASE_RSS_BYTES, BASE_RSS_BYTES + 4 * weights, BASE_RSS_BYTES + 8 * weights)
     run = ProcessRun(
         memory=memory,
@@ -117,11 +159,30 @@ def made_up_outcome(
         governor=None,
         load_average_start=0.0,
         energy_run=None,
-        energies=(),
-        energy_absent_because="this device has no power source",
+        energies=energies,
+        energy_absent_because="" if energies else "this device has no power source",
         verdict=verdict,
         measured_at=START,
     )
+
+
+def answers_of(model: bytes, runtime: str, samples: np.ndarray) -> tuple[str, np.ndarray]:
+    """The name and the values of the output, as the host's own runtime computes them."""
+    if runtime == "onnx":
+        session = load(model)
+        (entry,), (output,) = session.get_inputs(), session.get_outputs()
+        rows = [session.run(None, {entry.name: sample[np.newaxis]})[0] for sample in samples]
+        return output.name, np.concatenate(rows)
+    interpreter = Interpreter(model_content=model)
+    interpreter.allocate_tensors()
+    (read,), (written,) = interpreter.get_input_details(), interpreter.get_output_details()
+    rows = []
+    for sample in samples:
+        interpreter.set_tensor(read["index"], sample[np.newaxis])
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(written["index"]))
+    (signature,) = interpreter.get_signature_list().values()
+    return signature["outputs"][0], np.concatenate(rows)
 
 
 class MadeUpDevice:
@@ -134,6 +195,9 @@ class MadeUpDevice:
         self.saturates = False
         self.reject: Callable[[Lease], bool] = lambda _lease: False
         self.speed = speed
+        self.samples = 30
+        self.watts: float | None = None
+        """What it draws while a model runs, where something measures that."""
         self.session: str | None = None
         """That of its agent; None is one that never said anything."""
         self.stamps_time = False
@@ -156,14 +220,12 @@ class MadeUpDevice:
 
     def _answer(self, lease: Lease, spec: VerifySpec) -> None:
         """The outputs that the host's own runtime gives, or zeros where the test wants them."""
-        session = load(self._store.blobs.get(spec.run.model_sha256))
-        (entry,), (output,) = session.get_inputs(), session.get_outputs()
         with np.load(self._store.blobs.path(spec.inputs_sha256)) as arrays:
-            images = arrays[entry.name]
-        rows = [session.run(None, {entry.name: image[np.newaxis]})[0] for image in images]
-        outputs = np.concatenate(rows)
+            ((_, images),) = arrays.items()
+        model = self._store.blobs.get(spec.run.model_sha256)
+        name, outputs = answers_of(model, spec.run.runtime, images)
         stream = io.BytesIO()
-        np.savez(stream, **{output.name: -outputs if self.saturates else outputs})
+        np.savez(stream, **{name: -outputs if self.saturates else outputs})
         blob = self._store.blobs.put(stream.getvalue())
         job = lease.job
         outcome = VerifiedOutputs(
@@ -202,7 +264,14 @@ class MadeUpDevice:
             outcome: Outcome
             if refusal is None:
                 verdict = REJECTED if self.reject(lease) else OK
-                outcome = made_up_outcome(self._store, lease, speed=self.speed, verdict=verdict)
+                outcome = made_up_outcome(
+                    self._store,
+                    lease,
+                    speed=self.speed,
+                    verdict=verdict,
+                    samples=self.samples,
+                    watts=self.watts,
+                )
                 if self.stamps_time:
                     outcome = replace(outcome, measured_at=self._store.now())
             else:
@@ -282,6 +351,7 @@ class Recorder:
     def __init__(self) -> None:
         self.stages: list[str] = []
         self.said: list[str] = []
+        self.facts: list[tuple[str, Mapping[str, object], str]] = []
         self.events = 0
 
     def stage(self, name: str) -> None:
@@ -294,6 +364,10 @@ class Recorder:
     def say(self, text: str) -> None:
         self.events += 1
         self.said.append(text)
+
+    def found(self, kind: str, facts: Mapping[str, object], text: str) -> None:
+        self.events += 1
+        self.facts.append((kind, facts, text))
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def panel(made_up_device):
 def ledger(store, panel, study_config, recorder, clock):
     study = store.studies.create("stripes", "{}", 0)
     devices = study_devices(store, study_config.devices)
-    return Ledger(store, study.id, devices, recorder, QUICK, clock)
+    return Ledger(store, study.id, devices, recorder, QUICK, clock=clock)
 
 
 def test_a_device_is_called_offline_after_a_while_and_once(ledger, recorder, clock):
@@ -80,11 +80,13 @@ def model():
     space = Mobile({"resolution": (32,)})
     proposer = Proposer(space, Task(channels=1, classes=2))
     (proposal,) = proposer.fresh([Candidate((0,) * len(space.decisions))])
-    return proposal.untrained_onnx()
+    return proposal.untrained(["onnx"])["onnx"]
 
 
 def test_equal_models_under_two_names_are_measured_once(ledger, store, model):
-    found = ledger.measure_models({"one": model, "two": model}, purpose="test", manner=QUICK)
+    found = ledger.measure_models(
+        {"one": {"onnx": model}, "two": {"onnx": model}}, purpose="test", manner=QUICK
+    )
 
     assert isinstance(found["one", "panel"], Measurement)
     assert found["one", "panel"] == found["two", "panel"]
@@ -94,7 +96,7 @@ def test_equal_models_under_two_names_are_measured_once(ledger, store, model):
 def test_what_the_verdict_rejects_is_measured_again(ledger, panel, model):
     panel.reject = lambda lease: lease.job.purpose == "test"
 
-    found = ledger.measure_models({"one": model}, purpose="test", manner=QUICK)
+    found = ledger.measure_models({"one": {"onnx": model}}, purpose="test", manner=QUICK)
 
     assert len(panel.measured) == 2
     assert found["one", "panel"].verdict.level == "OK"
@@ -103,7 +105,7 @@ def test_what_the_verdict_rejects_is_measured_again(ledger, panel, model):
 def test_a_model_that_is_always_rejected_keeps_its_last_measurement(ledger, panel, model):
     panel.reject = lambda _lease: True
 
-    found = ledger.measure_models({"one": model}, purpose="test", manner=QUICK)
+    found = ledger.measure_models({"one": {"onnx": model}}, purpose="test", manner=QUICK)
 
     assert len(panel.measured) == 1 + MAX_REPEATS
     assert found["one", "panel"].verdict.level == "REJECT"
@@ -118,7 +120,7 @@ def with_sentinels(store, panel, monkeypatch):
     device = store.devices.by_name(panel.device.name)
     models = []
     for kind, proposal in zip(KINDS, chosen, strict=True):
-        blob = store.blobs.put(proposal.untrained_onnx())
+        blob = store.blobs.put(proposal.untrained(["onnx"])["onnx"])
         run = ModelRun(blob.sha256, blob.size_bytes)
         job = store.jobs.submit(device.id, MeasureSpec(run), purpose=f"calibrate {kind}")
         ((_, outcome),) = wait_for_outcomes(store, [job], poll_seconds=0.02)
@@ -167,7 +169,7 @@ def test_a_device_that_came_back_slower_has_its_older_latencies_brought_to_now(
 
 def test_what_is_known_already_needs_no_sentinels(ledger, store, panel, recorder, monkeypatch):
     with_sentinels(store, panel, monkeypatch)
-    models = {one.key: one.untrained_onnx() for one in proposals(2)}
+    models = {one.key: one.untrained(["onnx"]) for one in proposals(2)}
     ledger.measure_models(models, purpose="test", manner=QUICK)
     count = len(panel.measured)
 

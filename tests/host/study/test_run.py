@@ -3,13 +3,14 @@
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 
 from cost_models.latency import LatencyModel
 from cost_models.memory import PeakMemoryModel
@@ -17,18 +18,22 @@ from host.calibration.setting import Setting
 from host.calibration.stored import load
 from host.config import StudyConfig
 from host.errors import UsageError
-from host.export.bundle import verify_bundle
-from host.study.finalist import Form, FormResult, Score
-from host.study.finalists import choose, gate
-from host.study.front import OnDevice
+from host.export.signing import signing_key
+from host.export.verification import verify_bundle
+from host.network.torch_module import build_module
+from host.spaces.base import Task
+from host.spaces.mobile import Mobile
+from host.spaces.refine import LUXURIES, Price
+from host.study.finalists import choose
 from host.study.report import Reporter
 from host.study.run import (
     OtherConfigurationError,
-    OtherImagesError,
+    OtherDataError,
     StudyRunsError,
     run_study,
     stored_result,
 )
+from host.study.shipping import NothingToShipError, bundle_contents, shippable, write_bundles
 
 
 class StopsAt:
@@ -51,6 +56,9 @@ class StopsAt:
     def say(self, text: str) -> None:
         self._count()
 
+    def found(self, kind: str, facts: Mapping[str, object], text: str) -> None:
+        self._count()
+
 
 class AtStage:
     """Does something when a stage begins; otherwise as the reporter that it is given."""
@@ -60,6 +68,7 @@ class AtStage:
         self._at_stage = at_stage
         self.progress = reporter.progress
         self.say = reporter.say
+        self.found = reporter.found
 
     def stage(self, name: str) -> None:
         self._reporter.stage(name)
@@ -72,6 +81,7 @@ def stop_after_data(name: str) -> None:
 
 
 def run(config, store, tmp_path, reporter):
+    (tmp_path / "pki").mkdir(exist_ok=True)
     return run_study(config, store=store, workspace=tmp_path, reporter=reporter)
 
 
@@ -84,14 +94,18 @@ def result(store, made_up_device, study_config, recorder, tmp_path):
 def test_a_study_ends_with_a_front_and_trained_finalists_in_bundles(result, store, recorder):
     study = store.studies.by_name("stripes")
 
-    assert recorder.stages == ["data", "calibrate", "search", "front", "finalists"]
+    assert recorder.stages == ["data", "calibrate", "search", "front", "training", "finalists"]
     assert study.finished_at is not None
     assert len(result.finalists) == 2
     for finalist in result.finalists:
-        assert verify_bundle(Path(finalist.bundle)) == ()
-        assert [form.form for form in finalist.forms] == ["fp32", "int8"]
-        assert finalist.form("int8").size_bytes < finalist.form("fp32").size_bytes
-        assert finalist.form("fp32").accuracy.n == 12
+        (bundle,) = finalist.bundles
+        verified = verify_bundle(Path(bundle.path))
+        assert verified.problems == ()
+        assert verified.signer is not None
+        assert (bundle.device_class, bundle.devices) == ("x86_64-onnx", ["panel"])
+        assert [form.form for form in finalist.forms] == ["onnx-fp32", "onnx-int8"]
+        assert finalist.form("onnx-int8").size_bytes < finalist.form("onnx-fp32").size_bytes
+        assert finalist.form("onnx-fp32").accuracy.n == 12
     assert stored_result(store, study) == result
 
 
@@ -131,12 +145,12 @@ def test_a_study_in_the_space_of_nasbench201_ends_in_a_bundle(
 
     (finalist,) = result.finalists
     assert finalist.text.startswith("|")
-    assert verify_bundle(Path(finalist.bundle)) == ()
+    assert verify_bundle(Path(finalist.bundles[0].path)).problems == ()
 
 
 def test_the_shipped_files_say_what_they_are_and_run_in_plain_onnxruntime(result):
     finalist = result.finalists[0]
-    with zipfile.ZipFile(finalist.bundle) as bundle:
+    with zipfile.ZipFile(finalist.bundles[0].path) as bundle:
         names = [name for name in bundle.namelist() if name.endswith(".onnx")]
         models = [bundle.read(name) for name in names]
 
@@ -245,7 +259,7 @@ def test_a_study_whose_images_have_changed_is_not_continued(
         run(config, store, tmp_path, AtStage(recorder, stop_after_data))
     (images / "good" / "000.png").unlink()
 
-    with pytest.raises(OtherImagesError, match="have changed since the study 'stripes' began"):
+    with pytest.raises(OtherDataError, match="have changed since the study 'stripes' began"):
         run(config, store, tmp_path, recorder)
 
 
@@ -271,78 +285,6 @@ def test_finalists_are_spread_over_the_front():
     assert choose(list("abc"), 1) == ["a"]
 
 
-def figures(latency: float) -> OnDevice:
-    return OnDevice(
-        device="panel",
-        runtime="onnxruntime 1.23.2",
-        predicted_latency_seconds=None,
-        predicted_peak_rss_bytes=None,
-        latency_seconds=latency,
-        latency_low_seconds=0.98 * latency,
-        latency_high_seconds=1.02 * latency,
-        samples=30,
-        peak_rss_bytes=1,
-        power_watts=None,
-        energy_per_inference_joules=None,
-        power_source=None,
-        power_absent_because="none",
-        verdict="OK",
-        agreement=1.0,
-    )
-
-
-def form(name: str, quality: float) -> FormResult:
-    score = Score(value=quality, low=0, high=1, n=100)
-    return FormResult(
-        form=name,
-        sha256="",
-        size_bytes=1,
-        accuracy=score,
-        balanced_accuracy=quality,
-        auroc=score,
-        validation_quality=quality,
-        devices=[],
-    )
-
-
-@pytest.mark.parametrize(
-    ("int8_latency", "int8_quality", "chosen", "reason"),
-    [
-        (0.5, 0.90, "int8", "2.00 times as fast"),
-        (0.5, 0.80, "fp32", "loses 0.100 in quality"),
-        (2.0, 0.95, "fp32", "no gain"),
-        (0.99, 0.95, "fp32", "no gain"),
-    ],
-    ids=["faster and as good", "faster but worse", "slower", "faster within the noise"],
-)
-def test_int8_ships_only_where_it_is_faster_and_good_enough(
-    int8_latency, int8_quality, chosen, reason
-):
-    forms = [form("fp32", 0.90), form("int8", int8_quality)]
-
-    measured: dict[Form, OnDevice] = {"fp32": figures(1.0), "int8": figures(int8_latency)}
-    name, because = gate(forms, measured, {"fp32": True, "int8": True}, 0.02)
-
-    assert name == chosen
-    assert reason in because
-
-
-@pytest.mark.parametrize(
-    ("within", "chosen"),
-    [({"fp32": True, "int8": False}, "fp32"), ({"fp32": False, "int8": True}, "int8")],
-)
-def test_the_form_that_alone_is_within_the_limits_ships(within, chosen):
-    forms = [form("fp32", 0.90), form("int8", 0.90)]
-    latency: dict[Form, float] = (
-        {"fp32": 0.5, "int8": 1.0} if chosen == "int8" else {"fp32": 1.0, "int8": 0.5}
-    )
-
-    name, because = gate(forms, {n: figures(s) for n, s in latency.items()}, within, 0.02)
-
-    assert name == chosen
-    assert f"only {chosen} is within the limits" in because
-
-
 def test_a_device_that_cannot_run_int8_gets_fp32(
     store, made_up_device, study_config, recorder, tmp_path
 ):
@@ -360,39 +302,18 @@ def test_a_device_that_cannot_run_int8_gets_fp32(
 
     for finalist in result.finalists:
         assert [(c.form, c.because) for c in finalist.choices] == [
-            ("fp32", "int8 does not run here")
+            ("onnx-fp32", "int8 does not run here")
         ]
-    assert any("could not measure the int8 form" in said for said in recorder.said)
+    assert any("could not measure the onnx-int8 form" in said for said in recorder.said)
 
 
 def test_the_manifest_holds_scores_predictions_measurements_and_accuracies(result):
-    with zipfile.ZipFile(result.finalists[0].bundle) as bundle:
+    with zipfile.ZipFile(result.finalists[0].bundles[0].path) as bundle:
         manifest = json.loads(bundle.read("manifest.json"))
 
     text = json.dumps(manifest)
     for word in ("jacob_cov", "latency_seconds", "auroc", "onnxruntime", "data_fingerprint"):
         assert word in text, word
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"agreement": None}, "could not be checked"),
-        ({"agreement": 0.8}, "on 80% of the images only"),
-        ({"verdict": "REJECT"}, "cannot be compared"),
-        ({"latency_kind": "derived"}, "cannot be compared"),
-    ],
-    ids=["unchecked", "other answers", "rejected", "another kind of figure"],
-)
-def test_int8_that_cannot_be_trusted_on_the_device_is_not_shipped(changes, reason):
-    forms = [form("fp32", 0.90), form("int8", 0.90)]
-    int8 = figures(0.5).model_copy(update=changes)
-    measured: dict[Form, OnDevice] = {"fp32": figures(1.0), "int8": int8}
-
-    name, because = gate(forms, measured, {"fp32": True, "int8": True}, 0.02)
-
-    assert name == "fp32"
-    assert reason in because
 
 
 def test_a_device_whose_int8_kernels_saturate_gets_fp32(
@@ -403,8 +324,8 @@ def test_a_device_whose_int8_kernels_saturate_gets_fp32(
     result = run(study_config, store, tmp_path, recorder)
 
     for finalist in result.finalists:
-        assert [choice.form for choice in finalist.choices] == ["fp32"]
-        (device,) = finalist.form("int8").devices
+        assert [choice.form for choice in finalist.choices] == ["onnx-fp32"]
+        (device,) = finalist.form("onnx-int8").devices
         assert device.agreement is not None
         assert device.agreement < 0.5
 
@@ -418,5 +339,157 @@ def test_a_finalist_whose_figures_are_rejected_says_so(
 
     assert result.finalists
     assert any("are not to be trusted (other programs were busy)" in s for s in recorder.said)
-    (device,) = result.finalists[0].form("fp32").devices
+    (device,) = result.finalists[0].form("onnx-fp32").devices
     assert device.verdict == "REJECT"
+
+
+def test_every_class_of_devices_gets_a_bundle_of_its_runtime_that_meets_its_limits(
+    store, made_up_device, study_table, recorder, tmp_path
+):
+    made_up_device()
+    lite = {"name": "lite", "device": "panel", "runtime": "tflite", "max_latency_ms": 2.0}
+    config = StudyConfig.model_validate(
+        study_table
+        | {
+            "devices": [{"name": "panel"}, lite],
+            "data": study_table["data"] | {"defect_class": "striped", "cost_of_miss": 5},
+            "finalists": {"count": 1, "epochs": 2, "batch_size": 16},
+        }
+    )
+
+    result = run(config, store, tmp_path, recorder)
+
+    (finalist,) = result.finalists
+    assert {"onnx-fp32", "tflite-fp32"} <= {form.form for form in finalist.forms}
+    assert [(bundle.device_class, bundle.devices) for bundle in finalist.bundles] == [
+        ("x86_64-onnx", ["panel"]),
+        ("x86_64-tflite", ["lite"]),
+    ]
+    for bundle in finalist.bundles:
+        assert verify_bundle(Path(bundle.path)).problems == ()
+    for form in finalist.forms:
+        assert form.largest_difference < 1.0
+        (device,) = form.devices
+        assert device.agreement is not None
+        inspection = form.inspection
+        assert inspection is not None
+        (good, alarms), (missed, found) = inspection.confusion
+        assert good + alarms + missed + found == form.accuracy.n
+        assert inspection.cost_per_sample == pytest.approx((5 * missed + alarms) / form.accuracy.n)
+    assert shippable(store, "stripes") == [
+        (finalist.key, "x86_64-onnx"),
+        (finalist.key, "x86_64-tflite"),
+    ]
+
+
+def test_a_bundle_is_written_again_byte_for_byte_from_what_the_store_holds(result, store, tmp_path):
+    finalist = result.finalists[0]
+    (before,) = finalist.bundles
+    key = signing_key(tmp_path / "pki")
+
+    (again,) = write_bundles(store, "stripes", finalist.key, tmp_path / "again", key)
+
+    assert Path(again.path).read_bytes() == Path(before.path).read_bytes()
+
+
+def test_what_cannot_be_shipped_is_named(result, store):
+    with pytest.raises(NothingToShipError, match="has no finalist nosuch"):
+        bundle_contents(store, "stripes", "nosuch", "x86_64-onnx")
+    with pytest.raises(NothingToShipError, match="class armv7l-tflite: it has x86_64-onnx"):
+        bundle_contents(store, "stripes", result.finalists[0].key, "armv7l-tflite")
+
+
+def test_candidates_are_halved_and_the_score_is_held_against_what_they_learned(result):
+    trials = result.trials
+
+    assert trials is not None
+    assert len(trials.trials) >= len(result.finalists)
+    assert {t.key for t in trials.trials if t.finalist} == {f.key for f in result.finalists}
+    dropped = [trial for trial in trials.trials if not trial.finalist]
+    assert all(trial.rounds[-1][0] < 2 for trial in dropped)
+    if len(trials.trials) > 1 and trials.agreement is not None:
+        assert trials.agreement.n == len(trials.trials)
+        assert -1 <= trials.agreement.kendall <= 1
+
+
+def test_a_budget_of_epochs_is_kept_and_shown(
+    store, made_up_device, study_table, recorder, tmp_path
+):
+    made_up_device()
+    config = StudyConfig.model_validate(
+        study_table | {"budget": study_table["budget"] | {"epochs": 3}}
+    )
+
+    result = run(config, store, tmp_path, recorder)
+
+    spent = {line.what: line for line in result.front.spent}
+    assert spent["epochs"].allowed == 3
+    assert 2 <= spent["epochs"].spent <= 3
+    assert spent["device minutes"].spent > 0
+    assert spent["candidates"].spent <= config.budget.candidates
+    assert len(result.finalists) == 1
+
+
+@pytest.mark.slow
+def test_a_smaller_finalist_learns_from_the_best_one_and_from_weights_that_are_there(
+    store, made_up_device, study_table, recorder, tmp_path
+):
+    made_up_device()
+    first = run(StudyConfig.model_validate(study_table), store, tmp_path, recorder)
+    space = Mobile()
+    task = Task(channels=1, classes=2)
+    network = space.build(space.parse(first.finalists[0].text), task)
+    weights = tmp_path / "weights.pt"
+    torch.save(build_module(network, seed=1).state_dict(), weights)
+    table = study_table | {
+        "name": "taught",
+        "finalists": study_table["finalists"] | {"distillation": True, "weights": str(weights)},
+    }
+
+    result = run(StudyConfig.model_validate(table), store, tmp_path, recorder)
+
+    assert any("training starts from weights.pt" in said for said in recorder.said)
+    taught = [finalist for finalist in result.finalists if finalist.taught_by is not None]
+    assert all(finalist.taught_by == result.finalists[0].key for finalist in taught)
+
+
+def test_a_study_of_signals_ends_in_bundles_too(
+    store, made_up_device, study_table, recorder, tmp_path
+):
+    made_up_device()
+    rng = np.random.default_rng(0)
+    for name, pitch in (("sound", 9), ("worn", 31)):
+        (tmp_path / "signals" / name).mkdir(parents=True)
+        for number in range(12):
+            wave = np.sin(np.arange(1200) / pitch + rng.uniform(0, 6)) + rng.normal(0, 0.3, 1200)
+            file = tmp_path / "signals" / name / f"{number:02}.csv"
+            file.write_text("x\n" + "\n".join(f"{value:.4f}" for value in wave))
+    table = study_table | {
+        "data": {"folder": str(tmp_path / "signals"), "kind": "signals", "window": 300},
+        "devices": [{"name": "panel"}],
+        "space": {"name": "conv1d", "restrict": {"width": [4, 8], "depth": [1]}},
+        "finalists": {"count": 1, "trials": 1, "epochs": 1, "batch_size": 16},
+    }
+
+    result = run(StudyConfig.model_validate(table), store, tmp_path, recorder)
+
+    (finalist,) = result.finalists
+    assert finalist.text.startswith("l256 ")
+    with zipfile.ZipFile(finalist.bundles[0].path) as bundle:
+        preprocessing = json.loads(bundle.read("preprocessing.json"))
+    assert (preprocessing["channels"], preprocessing["length"]) == (1, 256)
+
+
+def test_a_device_that_was_calibrated_narrows_the_space_and_the_study_keeps_to_it(
+    result, store, made_up_device, study_table, recorder, tmp_path, monkeypatch
+):
+    dear = Price(LUXURIES[0], "panel", 1.6)
+    monkeypatch.setattr(Price, "of", lambda luxury, *_: dear if luxury is LUXURIES[0] else None)
+    config = StudyConfig.model_validate(study_table | {"name": "second"})
+
+    again = run(config, store, tmp_path, recorder)
+
+    assert any("squeeze-and-excite is left out: it costs 60 %" in said for said in recorder.said)
+    assert all("se" not in row.text.split("head")[1] for row in again.front.rows)
+    monkeypatch.setattr(Price, "of", lambda *_: None)
+    assert run(config, store, tmp_path, recorder) == again

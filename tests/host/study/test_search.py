@@ -1,5 +1,6 @@
 """The search from calibration to front, against devices that answer at once."""
 
+import time
 from functools import cache
 
 import numpy as np
@@ -13,12 +14,14 @@ from host.proxies.work import Batch
 from host.spaces.base import Task, sample
 from host.spaces.mobile import Mobile
 from host.store.devices import UnknownDeviceError
+from host.study.feasibility import profiles_with_energy
 from host.study.ledger import Ledger, Manner, MissingRuntimeError, study_devices
 from host.study.limits import InfeasibleError, limits_of
 from host.study.proposal import Proposer
 from host.study.scoring import Scorer
 from host.study.search import Search
-from host.study.surrogates import Surrogates, TooFewMeasurementsError
+from host.study.spending import Spending
+from host.study.surrogates import Surrogates, TooFewMeasurementsError, profile_settings
 
 
 @cache
@@ -27,14 +30,17 @@ def images(shape):
     return Batch("images", pixels)
 
 
-def make_search(store, config, recorder):
+def make_search(store, config, recorder, clock=time.monotonic):
     study = store.studies.create(config.name, config.effective_json(), config.seed)
     devices = study_devices(store, config.devices)
     space = Mobile({name: tuple(kept) for name, kept in config.space.restrict.items()})
     proposer = Proposer(space, Task(channels=1, classes=2))
+    limits = limits_of(config)
+    manner = Manner(PRESETS["quick"])
+    ledger = Ledger(store, study.id, devices, recorder, manner, profiles_with_energy(limits))
     return Search(
         config=config,
-        limits=limits_of(config),
+        limits=limits,
         proposer=proposer,
         scorer=Scorer(
             store,
@@ -42,8 +48,9 @@ def make_search(store, config, recorder):
             View(images, config.seed),
             proposer.subject,
         ),
-        ledger=Ledger(store, study.id, devices, recorder, Manner(PRESETS["quick"])),
-        surrogates=Surrogates({device.name: device.config.threads for device in devices}),
+        ledger=ledger,
+        surrogates=Surrogates(profile_settings(devices, limits, config.line.rate_hertz)),
+        spending=Spending(store, study.id, config.budget, ledger.device_seconds, clock),
         reporter=recorder,
         on_scored=lambda _proposals: None,
     )
@@ -131,7 +138,9 @@ def test_what_nothing_can_meet_is_named_with_its_distance(
     config = changed(study_table, devices=[{"name": "panel", "max_latency_ms": 0.05}])
     search = make_search(store, config, recorder)
 
-    with pytest.raises(InfeasibleError, match=r"max_latency_ms = 0.05 on panel.* times the limit"):
+    with pytest.raises(
+        InfeasibleError, match=r"raise max_latency_ms to .* on panel.* times the limit"
+    ):
         run(search)
 
 
@@ -181,7 +190,9 @@ def test_a_device_without_a_runtime_is_refused_with_the_reason(store, made_up_de
         device.device.id, "session", agent_version="0.1.0", facts=device.facts_without_runtime()
     )
 
-    with pytest.raises(MissingRuntimeError, match="panel has no working onnxruntime: no wheel"):
+    with pytest.raises(
+        MissingRuntimeError, match="panel has no working runtime for ONNX files: no wheel"
+    ):
         study_devices(store, study_config.devices)
 
 
@@ -191,7 +202,7 @@ def test_the_size_of_a_file_never_exceeds_its_bound(seed):
     rng = np.random.default_rng(seed)
 
     for proposal in proposer.fresh([sample(proposer.space, rng) for _ in range(4)]):
-        size = len(proposal.untrained_onnx())
+        size = len(proposal.untrained(["onnx"])["onnx"])
         assert size <= proposal.model_bytes <= 1.6 * size
 
 
@@ -217,7 +228,7 @@ def test_others_stand_in_for_candidates_that_a_device_rejects_while_it_calibrate
     search.calibrate()
 
     assert len(rejected) == study_config.budget.calibration
-    assert search.surrogates.models["panel", "latency_seconds"].n == 9
+    assert search.surrogates.models["panel"]["latency_seconds"].n == 9
     assert len(search.ledger.keys) == study_config.budget.calibration + 9
 
 
@@ -231,3 +242,169 @@ def test_a_device_that_rejects_everything_ends_the_calibration_within_the_budget
         search.calibrate()
 
     assert len(search.ledger.keys) <= study_config.budget.measurements
+
+
+def two_runtimes(**limits):
+    return [
+        {"name": "panel", "max_latency_ms": 2.0},
+        {"name": "panel-lite", "device": "panel", "runtime": "tflite", "threads": 2} | limits,
+    ]
+
+
+def test_one_device_stands_in_several_profiles_each_with_its_runtime_and_limits(
+    store, made_up_device, study_table, recorder
+):
+    made_up_device()
+    config = changed(study_table, devices=two_runtimes(max_latency_ms=1.0))
+    search = make_search(store, config, recorder)
+
+    front = run(search)
+
+    for proposal in front:
+        onnx, lite = (search.ledger.measurement(proposal.key, n) for n in ("panel", "panel-lite"))
+        assert (onnx.runtime, onnx.threads) == ("onnx", 1)
+        assert (lite.runtime, lite.threads) == ("tflite", 2)
+        assert lite.latency_seconds <= 1e-3
+
+
+def test_energy_and_power_are_limited_by_what_a_meter_says(
+    store, made_up_device, study_table, recorder
+):
+    made_up_device().watts = 6.0
+    panel = {"name": "panel", "max_latency_ms": 4.0}
+    free = run(make_search(store, changed(study_table, devices=[panel]), recorder))
+    largest = max(p.network.macs for p in free)
+    config = changed(
+        study_table,
+        name="frugal",
+        devices=[panel | {"max_energy_mj": 7.0, "max_power_w": 2.0 + 100 * 4 * 1.1e-3}],
+        line={"rate_hertz": 100},
+    )
+    search = make_search(store, config, recorder)
+
+    front = run(search)
+
+    assert max(p.network.macs for p in front) < largest
+    for proposal in front:
+        net, idle = search.ledger.power(proposal.key, "panel")
+        assert idle == 2.0
+        assert idle + 100 * net <= config.devices[0].max_power_w
+        joules = search.ledger.value(proposal.key, "panel", "energy_per_inference_joules")
+        assert joules == pytest.approx(1.5 * net)
+        assert joules <= 7e-3
+    predicted = {target for _, _, target in search.foretold}
+    assert predicted >= {"energy_per_inference_joules", "power_watts"}
+
+
+def test_a_limit_on_energy_where_nothing_measures_it_is_refused_with_the_reason(
+    store, made_up_device, study_table, recorder
+):
+    made_up_device()
+    config = changed(study_table, devices=[{"name": "panel", "max_energy_mj": 4.0}])
+
+    with pytest.raises(TooFewMeasurementsError, match="this device has no power source"):
+        make_search(store, config, recorder).calibrate()
+
+
+def test_the_latency_that_nine_of_ten_keep_needs_enough_samples(
+    store, made_up_device, study_table, recorder
+):
+    device = made_up_device()
+    panel = {"name": "panel", "max_latency_p90_ms": 1.5}
+    config = changed(study_table, devices=[panel])
+
+    with pytest.raises(TooFewMeasurementsError, match=r'measure with more samples \(search = "st'):
+        make_search(store, config, recorder).calibrate()
+
+    device.samples = 80
+    again = changed(study_table, name="more", seed=4, devices=[panel])
+    search = make_search(store, again, recorder)
+    for proposal in run(search):
+        assert search.ledger.value(proposal.key, "panel", "latency_p90_seconds") <= 1.5e-3
+
+
+def test_a_search_ends_when_its_front_grows_no_more_and_says_so(
+    store, made_up_device, study_table, recorder
+):
+    made_up_device()
+    patient = {"patience": 1, "min_gain": 0.9}
+    config = changed(study_table, search=study_table["search"] | patient)
+    search = make_search(store, config, recorder)
+
+    run(search)
+
+    assert "hypervolume gained less than 90% in 1 generations" in search.stopped_because
+    assert len(search.archive) < config.budget.candidates
+
+
+def test_the_course_of_the_front_never_falls(store, made_up_device, study_config, recorder):
+    made_up_device()
+    search = make_search(store, study_config, recorder)
+
+    run(search)
+
+    volumes = search.hypervolumes()
+    assert len(volumes) == len(search.marks) >= 2
+    assert volumes == sorted(volumes)
+    assert 0 < volumes[-1] <= 1
+    assert search.stopped_because == "all 40 candidates of the budget have scores"
+
+
+class Ticking:
+    """A clock that advances whenever it is looked at."""
+
+    def __init__(self, step):
+        self.step = step
+        self.seconds = 0.0
+
+    def __call__(self):
+        self.seconds += self.step
+        return self.seconds
+
+
+def test_a_search_whose_time_is_spent_goes_to_its_front_and_so_does_one_that_is_resumed(
+    store, made_up_device, study_table, recorder
+):
+    made_up_device()
+    config = changed(study_table, budget=study_table["budget"] | {"minutes": 2.0})
+    search = make_search(store, config, recorder, Ticking(20.0))
+    front = run(search)
+
+    resumed = Spending(
+        store, store.studies.by_name("stripes").id, config.budget, lambda: 0.0, Ticking(0.0)
+    )
+    again = make_search(store, changed(study_table, name="other"), recorder)
+    again.spending, again.config = resumed, config
+
+    assert "2 minutes that is for the search is spent" in search.stopped_because
+    assert front
+    assert [p.key for p in run(again)] == [p.key for p in front]
+    assert again.marks == search.marks
+
+
+def test_spent_device_minutes_end_the_measuring_not_the_study(
+    store, made_up_device, study_table, recorder
+):
+    made_up_device()
+    config = changed(study_table, budget=study_table["budget"] | {"device_minutes": 1e-9})
+    search = make_search(store, config, recorder)
+
+    front = run(search)
+
+    assert front
+    assert len(search.ledger.keys) == config.budget.calibration
+
+
+def test_the_best_so_far_is_told_with_what_kind_of_number_it_is(
+    store, made_up_device, study_config, recorder
+):
+    made_up_device()
+
+    run(make_search(store, study_config, recorder))
+
+    found = [facts for kind, facts, _ in recorder.facts if kind == "best"]
+    assert found
+    assert {facts["kind"] for facts in found} <= {"measured", "predicted"}
+    assert all(facts["latency_seconds"]["panel"] <= 2e-3 for facts in found)
+    scores = [facts["scored"] for facts in found]
+    assert scores == sorted(scores)

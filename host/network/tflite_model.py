@@ -1,16 +1,18 @@
-"""A network as a .tflite file of 32-bit floats, as its ONNX file is: for timing.
+"""A `Network` as TFLite bytes: float32, batch 1, channels last; it answers as the torch module.
 
-Windows with a stride stand where TFLite's "same" padding puts them, which for even sizes is half a
-stride from where ONNX has them: as fast, but another answer.
+Convolutions, products and sums take in a ReLU that alone reads them. Names are those of the ONNX
+file: "input", "logits", and "n" with the index of the node between them.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 
-from host.calibration.tflite_file import Fused, TfliteFile
 from host.network.graph import (
     Activation,
     ActivationKind,
     Add,
+    BatchNorm,
     Conv,
     GlobalPool,
     Linear,
@@ -22,8 +24,17 @@ from host.network.graph import (
     flat,
     pair,
 )
+from host.network.tflite_file import Fused, TfliteFile
+from host.network.tflite_metadata import with_tflite_metadata
+from host.network.tflite_tables import Graph, encoded
 from host.network.weights import LayerWeights, Weights
+from host.network.windows import Placement, place, shares_of_map
 
+INPUT_NAME = "input"
+OUTPUT_NAME = "logits"
+SIGNATURE = "serving_default"
+
+_LOWEST = float(np.finfo(np.float32).min)
 _UNARY: dict[ActivationKind, str] = {
     "relu": "RELU",
     "relu6": "RELU6",
@@ -32,14 +43,22 @@ _UNARY: dict[ActivationKind, str] = {
 }
 
 
-def tflite_bytes(network: Network, weights: Weights | None) -> bytes:
+def tflite_bytes(
+    network: Network, weights: Weights | None, metadata: Mapping[str, str] | None = None
+) -> bytes:
     """The file of a network with these weights, by index of the node; where there are none they
     are only named, which is enough to read kernels from.
 
-    Convolutions, products and sums take in a ReLU that alone reads them. Raises ValueError for a
-    layer that is not written here.
+    Input `input` is float32 of shape (1, H, W, C), or (1, 1, L, C) for signals, output `logits` of
+    shape (1, classes). `metadata` is told as `host.network.tflite_metadata` says.
     """
-    return _Renderer(network, weights).render()
+    content = encoded(_Renderer(network, weights).render())
+    return with_tflite_metadata(content, metadata) if metadata else content
+
+
+def tflite_graph(network: Network) -> Graph:
+    """What the file of a network holds, without its numbers."""
+    return _Renderer(network, None).render()
 
 
 class _Renderer:
@@ -51,17 +70,19 @@ class _Renderer:
             for source in node.inputs:
                 self._readers.setdefault(source, []).append(node)
 
-    def render(self) -> bytes:
-        network = self._network
-        places = [self._file.input(1, *_last(network.input_shape))]
+    def render(self) -> Graph:
+        network, file = self._network, self._file
+        places = [file.input(1, *_last(network.input_shape))]
+        file.rename(places[0], INPUT_NAME)
         for index, node in enumerate(network.nodes[1:], 1):
             reads = [places[source] for source in node.inputs]
             if self._is_fused(index):
                 places.append(reads[0])
                 continue
             places.append(self._written(index, node, reads, self._fused_into(index)))
-            self._check(index, node, places[-1])
-        return self._file.finish(places[-1])
+            file.rename(places[-1], f"n{index}")
+        file.rename(places[-1], OUTPUT_NAME)
+        return file.graph(places[-1], signature=SIGNATURE)
 
     def _is_fused(self, index: int) -> bool:
         """Whether the node is an activation that the node before it computes."""
@@ -70,7 +91,7 @@ class _Renderer:
 
     def _fused_into(self, index: int) -> Fused | None:
         """The activation that a node takes in."""
-        if not isinstance(self._network.nodes[index].layer, Conv | Linear | Add):
+        if not isinstance(self._network.nodes[index].layer, Conv | Linear | Add | BatchNorm):
             return None
         match [node.layer for node in self._readers.get(index, ())]:
             case [Activation(kind="relu" | "relu6" as kind)]:
@@ -86,10 +107,11 @@ class _Renderer:
             case Linear():
                 return self._connected(index, layer, reads[0], fused)
             case Pool():
-                op = "AVERAGE_POOL_2D" if layer.kind == "average" else "MAX_POOL_2D"
-                return file.pool(op, reads[0], pair(layer.kernel), pair(layer.stride))
+                return self._pooled(node, layer, reads[0])
             case GlobalPool():
                 return file.mean(reads[0], 1, 2)
+            case BatchNorm():
+                return self._normalised(index, reads[0], fused)
             case Add():
                 return file.combine("ADD", reads[0], reads[1], fused)
             case Scale():
@@ -97,16 +119,7 @@ class _Renderer:
             case Activation():
                 return self._activated(layer.kind, reads[0])
             case _:
-                raise ValueError(f"{layer} is not written as TFLite here")
-
-    def _check(self, index: int, node: Node, place: int) -> None:
-        shape = self._file.shape(place)
-        wanted = (1, *_last(node.shape))
-        if shape != wanted:
-            raise ValueError(
-                f"{node.layer} of node {index} is not written as TFLite here: its windows lie"
-                f" otherwise, it would give {shape} instead of {wanted}"
-            )
+                raise ValueError(f"{layer} is not executed")
 
     def _convolved(self, index: int, layer: Conv, source: int, fused: Fused | None) -> int:
         before = self._file.shape(source)[-1]
@@ -120,7 +133,51 @@ class _Renderer:
         else:
             weights = self._file.constant(np.ascontiguousarray(held.weight.transpose(order)))
             bias = self._file.constant(held.bias)
-        return self._file.convolve(source, weights, bias, stride=pair(layer.stride), fused=fused)
+        placement = self._placement(layer, source)
+        return self._file.convolve(
+            self._bordered(source, placement),
+            weights,
+            bias,
+            stride=pair(layer.stride),
+            valid=placement.valid,
+            fused=fused,
+        )
+
+    def _pooled(self, node: Node, layer: Pool, source: int) -> int:
+        """The padding is no part of a mean, and less than everything that a maximum reads."""
+        file, window, stride = self._file, pair(layer.kernel), pair(layer.stride)
+        placement = self._placement(layer, source)
+        if layer.kind == "maximum":
+            border = 0.0 if self._is_positive(node.inputs[0]) else _LOWEST
+            bordered = self._bordered(source, placement, border)
+            return file.pool("MAX_POOL_2D", bordered, window, stride, valid=placement.valid)
+        bordered = self._bordered(source, placement)
+        means = file.pool("AVERAGE_POOL_2D", bordered, window, stride, valid=placement.valid)
+        if not placement.needs_border:
+            return means
+        size = file.shape(source)[1:3]
+        shares = shares_of_map((size[0], size[1]), window, stride, pair(layer.padding))
+        return file.combine("MUL", means, file.constant(shares[np.newaxis, :, :, np.newaxis]))
+
+    def _placement(self, layer: Conv | Pool, source: int) -> Placement:
+        _, height, width, _ = self._file.shape(source)
+        return place((height, width), pair(layer.kernel), pair(layer.stride), pair(layer.padding))
+
+    def _bordered(self, source: int, placement: Placement, value: float = 0.0) -> int:
+        if not placement.needs_border:
+            return source
+        return self._file.pad(source, placement.rows, placement.columns, value)
+
+    def _is_positive(self, index: int) -> bool:
+        """Whether a node never writes less than zero."""
+        node = self._network.nodes[index]
+        match node.layer:
+            case Activation(kind=kind):
+                return kind != "hard_swish"
+            case Pool() | GlobalPool() | Add() | Scale():
+                return all(self._is_positive(source) for source in node.inputs)
+            case _:
+                return False
 
     def _connected(self, index: int, layer: Linear, source: int, fused: Fused | None) -> int:
         """The layer reads its input flattened with the channels first."""
@@ -141,6 +198,17 @@ class _Renderer:
             weights = file.constant(np.ascontiguousarray(matrix))
             bias = file.constant(held.bias)
         return file.connect(source, weights, bias, fused=fused)
+
+    def _normalised(self, index: int, source: int, fused: Fused | None) -> int:
+        """Times a scale, plus a shift: one of each a channel."""
+        file = self._file
+        channels = file.shape(source)[-1:]
+        held = self._held(index)
+        if held is None:
+            scale, shift = (file.named(channels, "FLOAT32") for _ in range(2))
+        else:
+            scale, shift = file.constant(held.weight), file.constant(held.bias)
+        return file.combine("ADD", file.combine("MUL", source, scale), shift, fused)
 
     def _activated(self, kind: ActivationKind, source: int) -> int:
         file = self._file

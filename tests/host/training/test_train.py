@@ -1,7 +1,8 @@
-"""Training on tiny synthetic folders: it learns, stops, resumes, and answers for its failures."""
+"""Training on tiny synthetic images: it learns, stops, resumes, and answers for its failures."""
 
 import itertools
 import math
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,41 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from host.data.images import load_split, scan_folder
 from host.data.split import Samples, Split
-from host.errors import UsageError
-from host.training.augment import Augmentation, augment
+from host.training.errors import DivergedError
 from host.training.metrics import evaluate
+from host.training.recipe import SmallInputs
 from host.training.train import (
     EpochRecord,
     TrainConfig,
     TrainingError,
     TrainResult,
-    learning_rate_at,
     logits_of_module,
     train,
 )
 
 FAST = TrainConfig(epochs=4, batch_size=8, learning_rate=0.01, patience=10, threads=1)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Noise with and without a bright spot somewhere."""
-    root = tmp_path_factory.mktemp("spots")
-    rng = np.random.default_rng(0)
-    for name, count in (("clean", 40), ("spot", 25)):
-        (root / name).mkdir()
-        for index in range(count):
-            pixels = rng.integers(0, 120, (16, 16)).astype(np.uint8)
-            if name == "spot":
-                y, x = rng.integers(1, 12, 2)
-                pixels[y : y + 4, x : x + 4] = 250
-            Image.fromarray(pixels).save(root / name / f"{index}.png")
-    return load_split(scan_folder(root), height=16, width=16, seed=0)
 
 
 def small_module(seed: int = 0, *, classes: int = 2, dropout: float = 0.1) -> nn.Module:
@@ -57,6 +39,20 @@ def small_module(seed: int = 0, *, classes: int = 2, dropout: float = 0.1) -> nn
             nn.Dropout(dropout),
             nn.Flatten(),
             nn.Linear(8 * 16, classes),
+        )
+
+
+def pooled_module(seed: int = 0) -> nn.Module:
+    """Takes images of any size."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 5, stride=4, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 2),
         )
 
 
@@ -144,6 +140,81 @@ def test_a_finished_training_called_again_only_loads(data: Split, tmp_path: Path
     assert not torch.equal(module.state_dict()["0.weight"], small_module().state_dict()["0.weight"])
 
 
+def test_a_training_is_stopped_at_an_epoch_and_goes_on_to_the_same_end(
+    data: Split, tmp_path: Path
+) -> None:
+    whole = train(small_module(), data, FAST, checkpoint=tmp_path / "a.pt", clock=ticks())
+    path = tmp_path / "b.pt"
+
+    part = train(small_module(), data, FAST, checkpoint=path, until=2, clock=ticks())
+    again = train(small_module(), data, FAST, checkpoint=path, until=1, clock=ticks())
+    module = small_module()
+    rest = train(module, data, FAST, checkpoint=path, until=9, clock=ticks())
+
+    assert part == again
+    assert part.history == whole.history[:2]
+    assert rest == whole
+    assert [whole.best_until(n) for n in (1, 4)] == [whole.history[0], whole.best]
+
+
+def test_what_is_kept_is_the_average_of_the_weights_and_it_is_what_was_evaluated(
+    data: Split, tmp_path: Path
+) -> None:
+    last, average = small_module(), small_module()
+    config = replace(FAST, epochs=2, patience=9, label_smoothing=0.0)
+
+    train(last, data, replace(config, averaging_epochs=0.0), checkpoint=tmp_path / "a.pt")
+    result = train(average, data, config, checkpoint=tmp_path / "b.pt")
+
+    state = torch.load(tmp_path / "b.pt", weights_only=True)
+    assert torch.equal(state["average"]["0.weight"], state["best"]["0.weight"])
+    assert not torch.equal(state["module"]["0.weight"], state["best"]["0.weight"])
+    assert not torch.equal(state["module"]["1.running_var"], state["best"]["1.running_var"])
+    assert result.best_epoch == 2
+    # The average changes what is kept, never what is trained.
+    plain = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert torch.equal(plain["module"]["0.weight"], state["module"]["0.weight"])
+    logits = logits_of_module(average, data.validation.inputs, data.preprocessing)
+    loss = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits),
+        torch.from_numpy(data.validation.labels),
+        weight=torch.tensor(
+            [len(data.train) / (2 * np.sum(data.train.labels == label)) for label in (0, 1)]
+        ).float(),
+    )
+    assert float(loss) == pytest.approx(result.best.validation_loss, rel=1e-6)
+
+
+def test_some_steps_of_the_first_epochs_read_the_images_smaller(
+    large_data: Split, tmp_path: Path
+) -> None:
+    module, sides = pooled_module(), []
+    module.register_forward_pre_hook(
+        lambda layer, inputs: sides.append(inputs[0].shape[2:]) if layer.training else None
+    )
+    config = replace(FAST, epochs=4, small_inputs=SmallInputs(side=0.75, steps=0.6, until=0.5))
+
+    train(module, large_data, config, checkpoint=tmp_path / "c.pt")
+
+    half = len(sides) // 2
+    assert set(sides[:half]) == {(48, 48), (64, 64)}
+    assert set(sides[half:]) == {(64, 64)}
+
+
+def test_a_training_that_mixes_sizes_resumes_to_the_same_end(
+    large_data: Split, tmp_path: Path
+) -> None:
+    modules = pooled_module(), pooled_module()
+    whole = train(modules[0], large_data, FAST, checkpoint=tmp_path / "a.pt", clock=ticks())
+    train(pooled_module(), large_data, FAST, checkpoint=tmp_path / "b.pt", until=2, clock=ticks())
+
+    result = train(modules[1], large_data, FAST, checkpoint=tmp_path / "b.pt", clock=ticks())
+
+    assert result == whole
+    for name, value in modules[0].state_dict().items():
+        assert torch.equal(value, modules[1].state_dict()[name])
+
+
 def test_two_trainings_of_one_seed_are_one_and_another_seed_is_another(
     data: Split, tmp_path: Path
 ) -> None:
@@ -184,7 +255,7 @@ def test_it_stops_when_nothing_gets_better(data: Split, tmp_path: Path) -> None:
 
 
 def test_the_test_part_is_not_looked_at(data: Split, tmp_path: Path) -> None:
-    poisoned = replace(data, test=replace(data.test, pixels=np.zeros((0, 0), np.uint8)))
+    poisoned = replace(data, test=replace(data.test, inputs=np.zeros((0, 0), np.uint8)))
 
     result = train(small_module(), poisoned, FAST, checkpoint=tmp_path / "c.pt", clock=ticks())
 
@@ -196,9 +267,10 @@ def test_the_test_part_is_not_looked_at(data: Split, tmp_path: Path) -> None:
     [
         lambda data: (small_module(seed=1), data, FAST),
         lambda data: (small_module(), data, replace(FAST, epochs=9)),
+        lambda data: (small_module(), data, replace(FAST, averaging_epochs=2.0)),
         lambda data: (small_module(), replace(data, fingerprint="another"), FAST),
     ],
-    ids=["weights", "settings", "images"],
+    ids=["weights", "settings", "average", "images"],
 )
 def test_the_checkpoint_of_another_training_is_refused_and_kept(
     data: Split,
@@ -231,11 +303,30 @@ def test_no_half_checkpoint_is_left_behind(data: Split, tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["c.pt"]
 
 
+def test_a_full_disk_is_a_sentence_and_keeps_the_last_checkpoint(
+    data: Split, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.pt"
+    train(small_module(), data, FAST, checkpoint=path, until=1)
+    content = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+
+    try:
+        with pytest.raises(TrainingError, match=r"c.pt cannot be written \(.*\): make room"):
+            train(small_module(), data, FAST, checkpoint=path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert path.read_bytes() == content
+    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
+
+
 def test_a_loss_that_is_not_finite_is_a_sentence(data: Split, tmp_path: Path) -> None:
     module = small_module()
     nn.init.constant_(module.get_parameter("6.weight"), math.inf)
 
-    with pytest.raises(TrainingError, match=r"diverged in epoch 1: .*lower the learning rate"):
+    with pytest.raises(DivergedError, match=r"diverged in epoch 1: .*lower the learning rate"):
         train(module, data, FAST, checkpoint=tmp_path / "c.pt")
 
     assert not (tmp_path / "c.pt").exists()
@@ -256,6 +347,7 @@ def test_three_classes_are_judged_by_balanced_accuracy(data: Split, tmp_path: Pa
 
     assert result.best.validation_auroc is None
     assert result.best.monitored == result.best.validation_balanced_accuracy
+    assert result.best.quality == result.best.validation_accuracy
 
 
 def test_a_last_batch_of_one_image_joins_the_one_before(data: Split, tmp_path: Path) -> None:
@@ -267,79 +359,6 @@ def test_a_last_batch_of_one_image_joins_the_one_before(data: Split, tmp_path: P
     result = train(module, data, config, checkpoint=tmp_path / "c.pt")
 
     assert len(result.history) == 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"epochs": 0}, "epochs of 1 or more, got 0"),
-        ({"batch_size": -1}, "batch_size of 1 or more"),
-        ({"learning_rate": 0.0}, "learning_rate above 0"),
-        ({"learning_rate": math.nan}, "learning_rate above 0"),
-        ({"warmup_fraction": 1.0}, "warmup_fraction"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(changes: dict[str, float], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        TrainConfig(**changes)  # type: ignore[arg-type]
-
-
-def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
-    config = TrainConfig(learning_rate=1.0, warmup_fraction=0.25)
-
-    rates = [learning_rate_at(step, 100, config) for step in range(101)]
-
-    assert rates[0] == pytest.approx(0.1)
-    assert rates[25] == 1.0
-    assert rates[:26] == sorted(rates[:26])
-    assert rates[25:] == sorted(rates[25:], reverse=True)
-    assert rates[100] == pytest.approx(0.0)
-    assert learning_rate_at(0, 100, replace(config, warmup_fraction=0.0)) == 1.0
-
-
-@pytest.fixture
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-def test_flips_and_turns_only_move_pixels(generator: torch.Generator) -> None:
-    images = torch.arange(6 * 2 * 5 * 5).reshape(6, 2, 5, 5)
-
-    changed = augment(images, Augmentation(shift_fraction=0.0), generator)
-
-    assert not torch.equal(changed, images)
-    for before, after in zip(images, changed, strict=True):
-        assert torch.equal(before.flatten(1).sort().values, after.flatten(1).sort().values)
-    assert torch.equal(images, torch.arange(300).reshape(6, 2, 5, 5))
-
-
-def test_images_that_are_not_square_are_not_turned(generator: torch.Generator) -> None:
-    images = torch.arange(8 * 3 * 6).reshape(8, 1, 3, 6)
-
-    changed = augment(images, Augmentation(flips=False, shift_fraction=0.0), generator)
-
-    assert torch.equal(changed, images)
-
-
-def test_a_shift_repeats_the_border(generator: torch.Generator) -> None:
-    images = torch.arange(20).reshape(1, 1, 1, 20).expand(50, 1, 10, 20)
-    augmentation = Augmentation(flips=False, quarter_turns=False, shift_fraction=0.1)
-
-    changed = augment(images, augmentation, generator)
-
-    shifts = {int(row[0, 0, 5]) - 5 for row in changed}
-    assert shifts == {-2, -1, 0, 1, 2}
-    for row in changed:
-        shift = int(row[0, 0, 5]) - 5
-        expected = [min(19, max(0, place + shift)) for place in range(20)]
-        assert row[0].tolist() == [expected] * 10
-
-
-def test_all_changes_off_change_nothing(generator: torch.Generator) -> None:
-    images = torch.rand(4, 3, 8, 8)
-    off = Augmentation(flips=False, quarter_turns=False, shift_fraction=0.0)
-
-    assert torch.equal(augment(images, off, generator), images)
 
 
 def test_the_seconds_of_a_training_are_those_of_its_epochs(data: Split, tmp_path: Path) -> None:

@@ -1,94 +1,48 @@
-"""Writes .tflite files operator by operator; the schema's tables come from the package `tflite`.
+"""Writes .tflite files operator by operator.
 
 A graph at batch 1 whose tensors are numbered in the order in which they are added. Every operator
 is of version 1, which each runtime has.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
-import flatbuffers
 import numpy as np
 import numpy.typing as npt
 from tflite.ActivationFunctionType import ActivationFunctionType
-from tflite.BuiltinOperator import BuiltinOperator
-from tflite.BuiltinOptions import BuiltinOptions
 from tflite.Padding import Padding
-from tflite.TensorType import TensorType
 
-Element = Literal["FLOAT32", "INT32", "INT8"]
+from host.network.tflite_tables import (
+    OPTIONS,
+    Element,
+    Graph,
+    Operator,
+    Quantisation,
+    Tensor,
+    encoded,
+)
+
 Fused = Literal["relu", "relu6"]
 """Activations that operators compute in the same step."""
 Array = npt.NDArray[Any]
 OMITTED = -1
 """An input that an operator can do without."""
 
-_IDENTIFIER = b"TFL3"
-_SCHEMA_VERSION = 3
-_NARROW = 127  # the largest operator code of the field that old files have
-_ALIGNMENT = 16  # of constants; schema.fbs: force_align
-_ELSEWHERE = 2  # a place of a constant outside the tables: 0 and 1 mean that there is none
-_FUSED = {
+FUSED: dict[Fused | None, int] = {
     None: ActivationFunctionType.NONE,
     "relu": ActivationFunctionType.RELU,
     "relu6": ActivationFunctionType.RELU6,
 }
 _ELEMENTS: dict[str, Element] = {"float32": "FLOAT32", "int32": "INT32", "int8": "INT8"}
-_OPTIONS = {
-    "ADD": "AddOptions",
-    "AVERAGE_POOL_2D": "Pool2DOptions",
-    "BATCH_MATMUL": "BatchMatMulOptions",
-    "CONCATENATION": "ConcatenationOptions",
-    "CONV_2D": "Conv2DOptions",
-    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
-    "DIV": "DivOptions",
-    "FULLY_CONNECTED": "FullyConnectedOptions",
-    "GELU": "GeluOptions",
-    "MAX_POOL_2D": "Pool2DOptions",
-    "MEAN": "ReducerOptions",
-    "MUL": "MulOptions",
-    "RESIZE_BILINEAR": "ResizeBilinearOptions",
-    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions",
-    "SOFTMAX": "SoftmaxOptions",
-    "SUB": "SubOptions",
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTMOptions",
-}
-
-
-@dataclass(frozen=True)
-class Quantisation:
-    """real = scale x integer; a scale for each place along `axis`, or a single one."""
-
-    scales: tuple[float, ...]
-    axis: int = 0
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    shape: tuple[int, ...]
-    element: Element
-    buffer: int
-    quantisation: Quantisation | None
-    variable: bool
-
-
-@dataclass(frozen=True)
-class _Operator:
-    code: int
-    inputs: tuple[int, ...]
-    output: int
-    options: str | None
-    values: Mapping[str, Any]
 
 
 class TfliteFile:
     """A file in the making. Tensors and operators are added in the order in which they run."""
 
     def __init__(self) -> None:
-        self._tensors: list[_Tensor] = []
-        self._operators: list[_Operator] = []
+        self._tensors: list[Tensor] = []
+        self._operators: list[Operator] = []
         self._inputs: list[int] = []
         self._codes: dict[str, int] = {}
         # The first is that of all tensors without numbers; None is one that lies elsewhere.
@@ -101,6 +55,10 @@ class TfliteFile:
     def element(self, tensor: int) -> Element:
         """What a tensor is made of."""
         return self._tensors[tensor].element
+
+    def rename(self, tensor: int, name: str) -> None:
+        """Call a tensor otherwise than "t" and its number. Names must differ."""
+        self._tensors[tensor] = replace(self._tensors[tensor], name=name)
 
     def input(self, *shape: int) -> int:
         """An input of 32-bit floats."""
@@ -140,7 +98,7 @@ class TfliteFile:
         element: Element = "FLOAT32" if quantisation is None else "INT8"
         output = self._tensor(shape, element, quantisation=quantisation)
         code = self._codes.setdefault(op, len(self._codes))
-        self._operators.append(_Operator(code, tuple(inputs), output, _OPTIONS.get(op), options))
+        self._operators.append(Operator(code, tuple(inputs), output, OPTIONS.get(op), options))
         return output
 
     def convolve(
@@ -172,22 +130,45 @@ class TfliteFile:
             StrideW=stride[1],
             DilationHFactor=dilation[0],
             DilationWFactor=dilation[1],
-            FusedActivationFunction=_FUSED[fused],
+            FusedActivationFunction=FUSED[fused],
             **options,
         )
 
-    def pool(self, op: str, source: int, window: tuple[int, int], stride: tuple[int, int]) -> int:
-        """AVERAGE_POOL_2D or MAX_POOL_2D with "same" padding."""
+    def pool(
+        self,
+        op: str,
+        source: int,
+        window: tuple[int, int],
+        stride: tuple[int, int],
+        *,
+        valid: bool = False,
+    ) -> int:
+        """AVERAGE_POOL_2D or MAX_POOL_2D with "same" padding or, where `valid`, none."""
         return self.operator(
             op,
             [source],
-            self._windowed(source, window, stride, self.shape(source)[-1], valid=False),
-            Padding=Padding.SAME,
+            self._windowed(source, window, stride, self.shape(source)[-1], valid=valid),
+            Padding=Padding.VALID if valid else Padding.SAME,
             StrideH=stride[0],
             StrideW=stride[1],
             FilterHeight=window[0],
             FilterWidth=window[1],
         )
+
+    def pad(
+        self,
+        source: int,
+        rows: tuple[int, int],
+        columns: tuple[int, int],
+        value: float = 0.0,
+    ) -> int:
+        """An image with a border of that value: rows above and below, columns left and right."""
+        batch, height, width, channels = self.shape(source)
+        amounts = self.integers([[0, 0], rows, columns, [0, 0]])
+        shape = (batch, height + sum(rows), width + sum(columns), channels)
+        if value == 0:
+            return self.operator("PAD", [source, amounts], shape)
+        return self.operator("PADV2", [source, amounts, self.scalar(value)], shape)
 
     def connect(
         self,
@@ -206,13 +187,13 @@ class TfliteFile:
             (*rest, self.shape(weights)[0]),
             quantisation,
             KeepNumDims=len(rest) > 1,
-            FusedActivationFunction=_FUSED[fused],
+            FusedActivationFunction=FUSED[fused],
         )
 
     def combine(self, op: str, one: int, other: int, fused: Fused | None = None) -> int:
         """ADD, SUB, MUL or DIV, of the shape of the first."""
         shape = self.shape(one)
-        return self.operator(op, [one, other], shape, FusedActivationFunction=_FUSED[fused])
+        return self.operator(op, [one, other], shape, FusedActivationFunction=FUSED[fused])
 
     def mean(self, source: int, *axes: int) -> int:
         """The mean over these axes, which keep one element."""
@@ -231,21 +212,23 @@ class TfliteFile:
         """A constant float."""
         return self.constant(np.array(value, np.float32))
 
-    def finish(self, *outputs: int) -> bytes:
-        """The file with these outputs."""
-        size = sum(len(held) + _ALIGNMENT for held in self._buffers if held is not None)
-        builder = flatbuffers.Builder(size + 1024 * (len(self._tensors) + 1))
-        buffers = [_buffer(builder, held) for held in self._buffers]
-        model = _table(
-            builder,
-            "Model",
-            OperatorCodes=_tables(builder, [_code(builder, op) for op in self._codes]),
-            Subgraphs=_tables(builder, [self._graph(builder, outputs)]),
-            Buffers=_tables(builder, buffers),
-            Version=_SCHEMA_VERSION,
+    def finish(self, *outputs: int, signature: str | None = None) -> bytes:
+        """The file with these outputs. By its signature, if named, a runtime takes inputs and
+        outputs by their names.
+        """
+        return encoded(self.graph(*outputs, signature=signature))
+
+    def graph(self, *outputs: int, signature: str | None = None) -> Graph:
+        """What the file with these outputs holds."""
+        return Graph(
+            tensors=tuple(self._tensors),
+            operators=tuple(self._operators),
+            inputs=tuple(self._inputs),
+            outputs=outputs,
+            codes=tuple(self._codes),
+            buffers=tuple(self._buffers),
+            signature=signature,
         )
-        builder.Finish(model, _IDENTIFIER)
-        return bytes(builder.Output())
 
     def _windowed(
         self,
@@ -277,98 +260,8 @@ class TfliteFile:
         quantisation: Quantisation | None = None,
         variable: bool = False,
     ) -> int:
-        self._tensors.append(_Tensor(tuple(shape), element, buffer, quantisation, variable))
-        return len(self._tensors) - 1
-
-    def _graph(self, builder: Any, outputs: Sequence[int]) -> int:
-        tensors = [
-            _tensor(builder, f"t{number}", tensor) for number, tensor in enumerate(self._tensors)
-        ]
-        operators = [_operator(builder, one) for one in self._operators]
-        return _table(
-            builder,
-            "SubGraph",
-            Tensors=_tables(builder, tensors),
-            Inputs=_integers(builder, self._inputs),
-            Outputs=_integers(builder, outputs),
-            Operators=_tables(builder, operators),
+        number = len(self._tensors)
+        self._tensors.append(
+            Tensor(f"t{number}", tuple(shape), element, buffer, quantisation, variable)
         )
-
-
-def _tensor(builder: Any, name: str, tensor: _Tensor) -> int:
-    fields: dict[str, Any] = {
-        "Shape": _integers(builder, tensor.shape),
-        "Name": builder.CreateString(name),
-        "Type": getattr(TensorType, tensor.element),
-        "Buffer": tensor.buffer,
-        "IsVariable": tensor.variable,
-    }
-    if tensor.quantisation is not None:
-        fields["Quantization"] = _quantisation(builder, tensor.quantisation)
-    return _table(builder, "Tensor", **fields)
-
-
-def _quantisation(builder: Any, quantisation: Quantisation) -> int:
-    scales = np.array(quantisation.scales, np.float32)
-    return _table(
-        builder,
-        "QuantizationParameters",
-        Scale=builder.CreateNumpyVector(scales),
-        ZeroPoint=builder.CreateNumpyVector(np.zeros(len(scales), np.int64)),
-        QuantizedDimension=quantisation.axis,
-    )
-
-
-def _operator(builder: Any, operator: _Operator) -> int:
-    fields: dict[str, Any] = {
-        "OpcodeIndex": operator.code,
-        "Inputs": _integers(builder, operator.inputs),
-        "Outputs": _integers(builder, [operator.output]),
-    }
-    if operator.options is not None:
-        fields["BuiltinOptions"] = _table(builder, operator.options, **operator.values)
-        fields["BuiltinOptionsType"] = getattr(BuiltinOptions, operator.options)
-    return _table(builder, "Operator", **fields)
-
-
-def _code(builder: Any, op: str) -> int:
-    number = getattr(BuiltinOperator, op)
-    return _table(
-        builder,
-        "OperatorCode",
-        BuiltinCode=number,
-        DeprecatedBuiltinCode=min(number, _NARROW),
-        Version=1,
-    )
-
-
-def _buffer(builder: Any, held: bytes | None) -> int:
-    if held is None:
-        return _table(builder, "Buffer", Offset=_ELSEWHERE, Size=1)
-    if not held:
-        return _table(builder, "Buffer")
-    builder.Prep(_ALIGNMENT, len(held))
-    return _table(builder, "Buffer", Data=builder.CreateByteVector(held))
-
-
-def _table(builder: Any, name: str, **fields: Any) -> int:
-    """A table of the schema with these fields; returns its place."""
-    module = import_module(f"tflite.{name}")
-    getattr(module, f"{name}Start")(builder)
-    for key, value in fields.items():
-        getattr(module, f"{name}Add{key}")(builder, value)
-    place: int = getattr(module, f"{name}End")(builder)
-    return place
-
-
-def _tables(builder: Any, places: Sequence[int]) -> int:
-    builder.StartVector(4, len(places), 4)
-    for place in reversed(places):
-        builder.PrependUOffsetTRelative(place)
-    vector: int = builder.EndVector()
-    return vector
-
-
-def _integers(builder: Any, values: Sequence[int]) -> int:
-    vector: int = builder.CreateNumpyVector(np.array(values, np.int32))
-    return vector
+        return number

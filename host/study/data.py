@@ -1,0 +1,95 @@
+"""The data of a study: opened, drawn from for the proxies, and as facts to be kept."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import model_validator
+
+from host.config import DataConfig
+from host.data.dataset import Dataset, open_data
+from host.data.split import Samples, Split
+from host.data.table import Columns
+from host.network.graph import Shape
+from host.proxies.scoring import View
+from host.proxies.work import Batch
+from host.study.front import Value
+
+DATA = "data"
+"""Name of the stored result that holds the facts of the data."""
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+
+
+class DataFacts(Value):
+    """The data of a study. `counts` has for each part the samples of every class, in their order;
+    the fingerprint is that of the whole folder.
+    """
+
+    folder: str
+    classes: list[str]
+    counts: dict[Part, list[int]]
+    fingerprint: str
+    licence: str | None = None
+
+    @model_validator(mode="after")
+    def _every_part_counts_every_class(self) -> Self:
+        if any(len(counts) != len(self.classes) for counts in self.counts.values()):
+            raise ValueError("every part needs a count for each class")
+        return self
+
+
+def open_study_data(config: DataConfig, *, seed: int) -> Dataset:
+    """The data that a study names. Raises UsageError where no network can be trained on them."""
+    return open_data(
+        Path(config.folder),
+        kind=config.kind,
+        table=None if config.table is None else Path(config.table),
+        columns=Columns(**config.columns, channels=tuple(config.channels or ())),
+        group=config.group,
+        length=config.window,
+        step=config.step,
+        seed=seed,
+    )
+
+
+def channels_of(config: DataConfig, data: Dataset) -> int:
+    """How many channels networks read: of a signal its sensors, of an image as configured."""
+    if data.kind == "signals" or config.colour == "auto":
+        return data.channels
+    return 1 if config.colour == "grey" else 3
+
+
+def facts_of(config: DataConfig, data: Dataset, split: Split) -> DataFacts:
+    """What is kept of the data, from any split of them."""
+    return DataFacts(
+        folder=config.folder,
+        classes=list(data.classes),
+        counts={
+            "train": _counts(split, split.train),
+            "validation": _counts(split, split.validation),
+            "test": _counts(split, split.test),
+        },
+        fingerprint=data.fingerprint,
+        licence=config.licence,
+    )
+
+
+def _counts(split: Split, samples: Samples) -> list[int]:
+    counts = np.bincount(samples.labels, minlength=len(split.classes))
+    return [int(count) for count in counts]
+
+
+def view_of_data(data: Dataset, count: int, *, seed: int) -> View:
+    """Up to `count` samples of the training part with their classes, at the size that a network
+    reads, and the seed of the weights.
+    """
+
+    @lru_cache(maxsize=1)  # for networks of one size after another
+    def batch(shape: Shape) -> Batch:
+        samples, labels = data.batch_at(count, shape)
+        return Batch(data.kind, samples, labels)
+
+    return View(batch, seed)

@@ -33,7 +33,6 @@ from host.study.ledger import Ledger, Manner, study_devices
 from host.study.proposal import Proposal
 from host.study.run import StudyResult, make_search, space_of, stored_result
 from host.study.search import Search
-from host.study.trials import recipe_of
 from host.workspace import Workspace
 
 HERE = Path(__file__).resolve().parent
@@ -188,23 +187,16 @@ def _trained(
     drawn = [
         random_of_size(space, task, best.parameters, fits=fits, seed=1000 + n) for n in range(seeds)
     ]
-    data = open_study_data(config.data, seed=config.seed)
-    contenders: dict[str, list[Proposal]] = {
+    contenders = {
         "winner": [winner] * seeds,
         "random of equal size": drawn,
         "largest within limits": [largest(feasible)] * seeds,
     }
-    won, random, large = (
-        trained(
-            name,
-            proposals,
-            data,
-            recipe_of(config),
-            workspace / "rivals",
-            lambda line: print(line, file=sys.stderr, flush=True),
-        )
-        for name, proposals in contenders.items()
-    )
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    won, random, large = trained(contenders, config, workspace / "rivals", tell)
     return won, random, large
 
 

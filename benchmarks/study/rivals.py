@@ -1,16 +1,21 @@
 """What the winner of a study is compared with, all trained by the study's own recipe."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import t as student
 
-from host.data.dataset import Dataset
+from host.config import DataConfig, StudyConfig
 from host.network.torch_module import build_module
 from host.spaces.base import Candidate, SearchSpace, Task, sample
+from host.study.data import open_study_data
 from host.study.proposal import Proposal, Proposer
+from host.study.trials import recipe_of
 from host.training.inference import logits_of_module
 from host.training.metrics import auroc
 from host.training.recipe import TrainConfig
@@ -61,34 +66,57 @@ def largest(candidates: Sequence[Proposal]) -> Proposal:
     return max(candidates, key=lambda proposal: (proposal.network.parameters, proposal.key))
 
 
-def trained(
-    name: str,
-    proposals: Sequence[Proposal],
-    data: Dataset,
-    recipe: TrainConfig,
-    folder: Path,
-    on_done: Callable[[str], None],
-) -> Trained:
-    """Train the proposals, one for each seed (or one for all of them), and look at the test part.
+@dataclass(frozen=True)
+class Run:
+    """One training: a network from a seed, by the recipe, on the study's data."""
 
-    `proposals` has one entry a seed.
-    """
-    areas = []
-    for number, proposal in enumerate(proposals):
-        seed = recipe.seed + number
-        module = build_module(proposal.network, seed=seed)
-        split = data.split_at(proposal.network.input_shape)
-        checkpoint = folder / f"{name}-{proposal.key[:12]}-{seed}.pt"
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        train(module, split, replace(recipe, seed=seed), checkpoint=checkpoint)
+    name: str
+    proposal: Proposal
+    recipe: TrainConfig
+    data: DataConfig
+    data_seed: int
+    checkpoint: Path
+
+    def auroc(self) -> float:
+        """Train, or go on from the checkpoint, and look at the test part."""
+        data = open_study_data(self.data, seed=self.data_seed)
+        split = data.split_at(self.proposal.network.input_shape)
+        module = build_module(self.proposal.network, seed=self.recipe.seed)
+        train(module, split, self.recipe, checkpoint=self.checkpoint)
         logits = logits_of_module(module, split.test.inputs, split.preprocessing)
         area = auroc(split.test.labels, logits[:, 1] - logits[:, 0])
         if area is None:
             raise ValueError("the test part lacks a class")
-        areas.append(area.value)
-        on_done(f"{name}, seed {seed}: {proposal.text}: test AUROC {area.value:.3f}")
-    first = proposals[0]
-    return Trained(name, first.text, first.network.parameters, tuple(areas))
+        return area.value
+
+
+def trained(
+    contenders: Mapping[str, Sequence[Proposal]],
+    config: StudyConfig,
+    folder: Path,
+    on_done: Callable[[str], None],
+) -> list[Trained]:
+    """Train the proposals of each contender, one for each seed, side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = recipe_of(config)
+    runs = []
+    for name, proposals in contenders.items():
+        for number, proposal in enumerate(proposals):
+            seed = recipe.seed + number
+            file = folder / f"{name.replace(' ', '-')}-{proposal.key[:12]}-{seed}.pt"
+            settings = replace(recipe, seed=seed, threads=1)
+            runs.append(Run(name, proposal, settings, config.data, config.seed, file))
+    areas: dict[str, list[float]] = {name: [] for name in contenders}
+    processes = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for run, area in zip(runs, pool.map(Run.auroc, runs), strict=True):
+            areas[run.name].append(area)
+            text = run.proposal.text
+            on_done(f"{run.name}, seed {run.recipe.seed}: {text}: test AUROC {area:.3f}")
+    return [
+        Trained(name, own[0].text, own[0].network.parameters, tuple(areas[name]))
+        for name, own in contenders.items()
+    ]
 
 
 def _drawn(space: SearchSpace, rng: np.random.Generator) -> Candidate:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flatbuffers.number_types import Int32Flags
 from tflite.ActivationFunctionType import ActivationFunctionType
 from tflite.BatchMatMulOptions import BatchMatMulOptions
 from tflite.BidirectionalSequenceLSTMOptions import BidirectionalSequenceLSTMOptions
@@ -27,6 +28,7 @@ from cost_models.program import UnreadableModelError
 _IDENTIFIER = b"TFL3"
 _HIGHEST_RANK = 16
 _MOST_ENTRIES = 200_000
+_WIDE_CODE = 10  # the field builtin_code of OperatorCode, by its slot in the schema
 _DAMAGE = (
     struct.error,
     ArithmeticError,
@@ -198,8 +200,11 @@ class _Reader:
 
     def _code(self, index: int) -> str:
         code = self._model.OperatorCodes(index)
-        # Files older than the wide field hold the code in the narrow one only.
-        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        # Files older than the wide field hold the code in the narrow one only, and some tools fill
+        # the wide one only, which the package's accessor passes over below 127.
+        place = code._tab.Offset(_WIDE_CODE)  # noqa: SLF001
+        wide = code._tab.Get(Int32Flags, place + code._tab.Pos) if place else 0  # noqa: SLF001
+        number = max(wide, code.DeprecatedBuiltinCode())
         name = _BUILTINS.get(number, f"BUILTIN_{number}")
         if name != "CUSTOM":
             return name

@@ -10,7 +10,7 @@ from host.network.graph import Shape
 from host.proxies.images import gaussian_batch, natural_batch
 from host.proxies.scoring import View
 from host.proxies.work import Batch
-from host.study.images import resized, view_of_images
+from host.study.data import resized, view_of_data
 
 Made = Literal["gaussian", "natural"]
 """Noise, or images with the statistics of photographs."""
@@ -21,11 +21,23 @@ MADE: Mapping[str, Made] = {"gaussian": "gaussian", "natural": "natural"}
 def views_of_folder(
     folder: ImageFolder, count: int, draws: int, *, seed: int, resolution: int | None
 ) -> tuple[View, ...]:
-    """For each draw other images of the folder and other weights; see `view_of_images`."""
+    """For each draw other images of the folder and other weights; see `view_of_data`."""
     return tuple(
-        view_of_images(ImageLoader(folder, seed=each), count, seed=each, resolution=resolution)
+        _seen(ImageLoader(folder, seed=each), count, each, resolution)
         for each in range(seed, seed + draws)
     )
+
+
+def _seen(loader: ImageLoader, count: int, seed: int, resolution: int | None) -> View:
+    view = view_of_data(loader, count, seed=seed, resolution=resolution)
+
+    def batch_of(shape: Shape) -> Batch:
+        try:
+            return view.batch(shape)
+        except UsageError as error:
+            raise UsageError(f"{error}, or use --images gaussian") from error
+
+    return View(batch_of, seed)
 
 
 def made_views(

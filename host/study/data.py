@@ -82,9 +82,9 @@ def _counts(split: Split, samples: Samples) -> list[int]:
     return [int(count) for count in counts]
 
 
-def view_of_data(data: Dataset, count: int, *, seed: int) -> View:
+def view_of_data(data: Dataset, count: int, *, seed: int, resolution: int | None = None) -> View:
     """Up to `count` samples of the training part with their classes, at the size that a network
-    reads, and the seed of the weights.
+    reads, and the seed of the weights. `resolution` is the side of images where it is another.
     """
 
     @lru_cache(maxsize=1)  # for networks of one size after another
@@ -92,4 +92,12 @@ def view_of_data(data: Dataset, count: int, *, seed: int) -> View:
         samples, labels = data.batch_at(count, shape)
         return Batch(data.kind, samples, labels)
 
-    return View(batch, seed)
+    return View(lambda shape: batch(resized(shape, resolution)), seed)
+
+
+def resized(shape: Shape, resolution: int | None) -> Shape:
+    """(channels, height, width) with that side, or as they are; a signal keeps its height of 1."""
+    if resolution is None or len(shape) != 3:
+        return shape
+    channels, height, _ = shape
+    return (channels, 1 if height == 1 else resolution, resolution)

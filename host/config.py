@@ -291,6 +291,9 @@ class MeasuringConfig(Section):
         description="What a device does that other programs keep busy: measure and say so in the "
         "verdict, or wait until it is quiet.",
     )
+    offline_minutes: Positive = Field(
+        240.0, description="How long to wait for a device that is offline before going on without."
+    )
     energy: bool = Field(False, description="Measure the energy of finalists too: minutes each.")
 
 

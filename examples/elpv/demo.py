@@ -77,7 +77,9 @@ def search() -> int:
     genba("device", "list", "--workspace", str(WORKSPACE))
     step("bundles")
     for bundle in sorted((WORKSPACE / "studies" / "elpv" / "bundles").glob("*.zip")):
-        genba("bundle", "verify", str(bundle))
+        genba("bundle", "verify", str(bundle), "--workspace", str(WORKSPACE))
+    step("report")
+    genba("report", "elpv", "--workspace", str(WORKSPACE))
     return 0
 
 

@@ -29,6 +29,7 @@ from host.preprocessing import Floats
 from host.store.store import Store
 from host.store.studies import AccuracyRow, Study
 from host.study.answers import MOST_IMAGES, SAME_ANSWERS, agreement_by_device
+from host.study.attendance import LostDeviceError
 from host.study.finalist import Choice, FinalistResult, FormResult, Inspection, Score
 from host.study.front import OnDevice
 from host.study.gate import choose_form
@@ -110,7 +111,9 @@ class Finishing:
             return None
         result = FinalistResult.model_validate_json(known)
         are_there = all(Path(bundle.path).is_file() for bundle in result.bundles)
-        return result if result.bundles and are_there else None
+        measured = {found.device for form in result.forms for found in form.devices}
+        back = [d for d in self._devices if d.name not in measured and not self._is_lost(d)]
+        return result if result.bundles and are_there and not back else None
 
     def finish(self, proposal: Proposal, trained: Trained) -> FinalistResult:
         """All steps of one finalist.
@@ -133,6 +136,9 @@ class Finishing:
     @property
     def _devices(self) -> Sequence[StudyDevice]:
         return self._search.ledger.devices
+
+    def _is_lost(self, device: StudyDevice) -> bool:
+        return self._search.ledger.is_lost(device)
 
     def _forms(self, proposal: Proposal, trained: Trained, split: Split) -> dict[Form, Judged]:
         name = proposal.key[:8]
@@ -215,7 +221,9 @@ class Finishing:
             for device in self._devices:
                 if device.runtime != runtime_of(form):
                     continue
-                outcome = outcomes[precision_of(form), device.name]
+                outcome = outcomes.get((precision_of(form), device.name))
+                if outcome is None:  # the device was given up
+                    continue
                 self._take(proposal.key, form, device.name, outcome, measured[form])
         for form, found_on in measured.items():
             if precision_of(form) == "fp32":
@@ -240,15 +248,7 @@ class Finishing:
         depend on the CPU, and a runtime may be wrong too.
         """
         inputs = split.preprocessing.normalise(split.test.inputs[:MOST_IMAGES])
-        found = agreement_by_device(
-            self._store,
-            self._study.id,
-            self._devices,
-            exported.form,
-            exported.model,
-            inputs,
-            on_wait=self._search.ledger.say_waiting,
-        )
+        found = self._asked(exported, inputs)
         for device, agreement in found.items():
             if precision_of(exported.form) == "fp32" and (agreement or 0.0) < SAME_ANSWERS:
                 share = "not at all" if agreement is None else f"on {agreement:.0%} of them only"
@@ -257,6 +257,22 @@ class Finishing:
                     " not ship it there before you know why"
                 )
         return found
+
+    def _asked(self, exported: ExportedForm, inputs: Floats) -> Mapping[str, float | None]:
+        ledger = self._search.ledger
+        while True:
+            try:
+                return agreement_by_device(
+                    self._store,
+                    self._study.id,
+                    [device for device in self._devices if not ledger.is_lost(device)],
+                    exported.form,
+                    exported.model,
+                    inputs,
+                    on_wait=ledger.say_waiting,
+                )
+            except LostDeviceError as error:
+                ledger.attendance.give_up(error)
 
     def _compare_with_untrained(self, key: str, trained: Mapping[str, Measurement]) -> None:
         """Training does not change what is executed: a different latency means a disturbance."""
@@ -282,7 +298,10 @@ class Finishing:
             max_drop=self._config.finalists.max_int8_drop,
         )
         form = next(found for found in forms if found.form == choice.form)
-        found = next(found for found in form.devices if found.device == profile)
+        found = next((found for found in form.devices if found.device == profile), None)
+        if found is None:
+            self._reporter.say(f"the finalist was not measured on {profile}: {choice.because}")
+            return choice
         if found.verdict == "REJECT":
             self._reporter.say(
                 f"the figures of the {choice.form} form on {profile} are not to be trusted"

@@ -34,6 +34,11 @@ def choose_form(
         if precision_of(form.form) in figures
     }
     qualities = {precision_of(form.form): form.validation_quality for form in own}
+    if "fp32" not in figures:
+        because = "the device was offline for too long to measure it there"
+        return Choice(
+            device=profile, form=form_of(runtime, "fp32"), because=because, within_limits=False
+        )
     precision, because = gate(qualities, figures, within, max_drop)
     return Choice(
         device=profile,

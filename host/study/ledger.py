@@ -1,5 +1,6 @@
 """What the devices of a study have measured of which candidate."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,12 +29,12 @@ from host.measurement import (
 )
 from host.store.blobs import Blob
 from host.store.store import Store
-from host.store.wait import Waiting, wait_for_outcomes
+from host.store.wait import Waiting
+from host.study.attendance import Attendance
 from host.study.limits import Target
 from host.study.proposal import Proposal
 from host.study.report import Reporter
 
-OFFLINE_GRACE_SECONDS = 3.0
 Models = Mapping[Runtime, bytes]
 """One network as the files of the runtimes that are to run it."""
 
@@ -53,11 +54,17 @@ class Manner:
 
     plan: Plan
     readiness: Readiness = field(default_factory=Readiness)
+    patience_seconds: float = math.inf
+    """How long a study waits for a device that is offline."""
 
     @classmethod
     def of_search(cls, config: MeasuringConfig) -> Self:
         """For candidates: one observes their device for less time than one measures it."""
-        return cls(PRESETS[config.search], _readiness(config, observe_seconds=0.5))
+        return cls(
+            PRESETS[config.search],
+            _readiness(config, observe_seconds=0.5),
+            60 * config.offline_minutes,
+        )
 
     @classmethod
     def of_finalists(cls, config: MeasuringConfig) -> Self:
@@ -158,10 +165,7 @@ class Ledger:
         self._manner = manner
         self._energy_on = energy_on
         self._outcomes: dict[tuple[str, str], Measured] = {}
-        self._clock = clock
-        self._offline_since: float | None = None
-        self._said = ""
-        self._refusals: dict[str, str] = {}
+        self.attendance = Attendance(store, reporter, manner.patience_seconds, clock)
         self._watch = Watch(store, self._wait, reporter.say, manner.readiness)
         self._drifts: dict[str, DriftReport | None] = {}
         self._sources: dict[str, str] = {}
@@ -245,6 +249,15 @@ class Ledger:
             and measurement.verdict.level != "REJECT"
         ]
 
+    def is_lost(self, device: StudyDevice) -> bool:
+        """Whether the study has given the device up."""
+        return device.device.id in self.attendance.lost
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether it has given any of them up."""
+        return bool(self.attendance.lost)
+
     def device_seconds(self) -> float:
         """How long devices have worked for this study, stops and repeats included."""
         return sum(self._store.jobs.device_seconds(self._study_id).values())
@@ -298,7 +311,7 @@ class Ledger:
             (name, device.name): blobs[name, device.runtime]
             for name, files in models.items()
             for device in self.devices
-            if device.runtime in files
+            if device.runtime in files and not self.is_lost(device)
         }
         found: dict[tuple[str, str], Measured] = {}
         for repeat in range(MAX_REPEATS + 1):
@@ -308,7 +321,7 @@ class Ledger:
             new = self._ask(wanted, purpose + again, manner)
             # A repeat that failed does not undo what was measured.
             found |= {k: v for k, v in new.items() if k not in found or isinstance(v, Measurement)}
-            wanted = {pair: blob for pair, blob in wanted.items() if _rejected(new[pair])}
+            wanted = {pair: wanted[pair] for pair, outcome in new.items() if _rejected(outcome)}
         return found
 
     def _ask(
@@ -346,9 +359,7 @@ class Ledger:
         totals = Counter(profile for pairs in asked.values() for _, profile in pairs)
         done: Counter[str] = Counter()
         found: dict[tuple[str, str], Measured] = {}
-        for job, outcome in wait_for_outcomes(
-            self._store, list(jobs.values()), on_wait=self.say_waiting
-        ):
+        for job, outcome in self.attendance.outcomes(list(jobs.values())):
             if not isinstance(outcome, Measured):
                 raise TypeError(f"job {job.id} asked for a measurement and has {type(outcome)}")
             for name, profile in asked[job.id]:
@@ -363,7 +374,7 @@ class Ledger:
         """Before devices measure anything new, see whether they still are as they were."""
         is_answered = self._store.jobs.is_answered
         for device in self.devices:
-            setting = self.setting(device)
+            setting = None if self.is_lost(device) else self.setting(device)
             own = [spec for (_, profile), spec in specs.items() if profile == device.name]
             if setting is None or all(is_answered(device.device.id, s, purpose) for s in own):
                 continue
@@ -403,30 +414,12 @@ class Ledger:
     def _wait(self, jobs: Mapping[str, Job]) -> dict[str, Measured]:
         """The outcomes of sentinels, by the names of these."""
         names = {job.id: name for name, job in jobs.items()}
-        waiting = wait_for_outcomes(self._store, list(jobs.values()), on_wait=self.say_waiting)
+        waiting = self.attendance.outcomes(list(jobs.values()))
         return {names[job.id]: out for job, out in waiting if isinstance(out, Measured)}
 
     def say_waiting(self, waiting: Waiting) -> None:
-        """Say who is offline, and who is not ready and why; each thing once."""
-        for job_id, why in waiting.not_ready.items():
-            if self._refusals.get(job_id) != why:
-                self._refusals[job_id] = why
-                self.reporter.say(f"a device is not ready, {why}; it is asked again")
-        names = ", ".join(device.name for device in waiting.offline)
-        if not names:
-            if self._said:
-                self.reporter.say("all devices are online again")
-            self._offline_since, self._said = None, ""
-            return
-        if self._offline_since is None:
-            self._offline_since = self._clock()
-        # A device that was told to come back a moment ago is not worth a message.
-        if names != self._said and self._clock() - self._offline_since >= OFFLINE_GRACE_SECONDS:
-            self._said = names
-            self.reporter.say(
-                f"waiting for {names}: offline. Start `genba-agent run` there, or stop with "
-                "Ctrl-C; nothing is lost, and the same command goes on from here"
-            )
+        """Say who is offline. Raises LostDeviceError for who stays away too long."""
+        self.attendance.say(waiting)
 
 
 def _rejected(outcome: Measured) -> bool:

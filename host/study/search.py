@@ -354,6 +354,8 @@ class Search:
     def _left(self) -> int:
         """How many candidates may still be measured."""
         made = len(self.ledger.keys)
+        if self.ledger.has_lost:
+            return 0
         if self.spending.end("measuring", made, self.spending.device_seconds_are_spent):
             return 0
         return self.config.budget.measurements - made

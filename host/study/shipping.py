@@ -63,9 +63,15 @@ def shippable(store: Store, study_name: str) -> list[tuple[str, str]]:
     front = _front(store, study)
     if front is None:
         return []
-    classes = list(dict.fromkeys(profile.device_class for profile in front.profiles))
-    keys = [row.key for row in front.rows if _finalist(store, study, row.key) is not None]
-    return [(key, device_class) for key in keys for device_class in classes]
+    found = []
+    for row in front.rows:
+        finalist = _finalist(store, study, row.key)
+        if finalist is not None:
+            measured = {on.device for form in finalist.forms for on in form.devices}
+            own = [profile for profile in front.profiles if profile.name in measured]
+            classes = dict.fromkeys(profile.device_class for profile in own)
+            found += [(row.key, device_class) for device_class in classes]
+    return found
 
 
 def bundle_contents(store: Store, study_name: str, key: str, device_class: str) -> BundleContents:
@@ -80,7 +86,8 @@ def bundle_contents(store: Store, study_name: str, key: str, device_class: str) 
         raise NothingToShipError(
             f"the study {study_name} has no finalist {key[:8]} that is trained"
         )
-    profiles = [p for p in front.profiles if p.device_class == device_class]
+    measured = {found.device for form in finalist.forms for found in form.devices}
+    profiles = [p for p in front.profiles if p.device_class == device_class and p.name in measured]
     if not profiles:
         known = ", ".join(sorted({p.device_class for p in front.profiles}))
         raise NothingToShipError(

@@ -213,6 +213,18 @@ class MadeUpDevice:
     def start(self) -> None:
         self._thread.start()
 
+    def stop_soon(self) -> None:
+        """As a power cut: what it works on is not reported."""
+        self._stop.set()
+
+    def come_back(self) -> None:
+        """Work again after `stop_soon`."""
+        self._thread.join(timeout=30)
+        self._stop.clear()
+        self.reject = lambda _lease: False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
     def stop(self) -> None:
         self._stop.set()
         if self._thread.is_alive():
@@ -278,6 +290,8 @@ class MadeUpDevice:
                 outcome = MeasurementFailure(
                     job.device_id, job.spec.run.model_sha256, "worker_crashed", refusal, START
                 )
+            if self._stop.is_set():
+                break
             self.measured.append(job.spec.run.model_sha256)
             self._store.jobs.report(
                 job.device_id, job.id, lease.attempt, f"{job.id}:{lease.attempt}", outcome

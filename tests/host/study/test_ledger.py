@@ -10,7 +10,8 @@ from host.measurement import PRESETS, Measurement, MeasureSpec, ModelRun
 from host.spaces.base import Candidate, Task, sample
 from host.spaces.mobile import Mobile
 from host.store.wait import Waiting, wait_for_outcomes
-from host.study.ledger import OFFLINE_GRACE_SECONDS, Ledger, Manner, study_devices
+from host.study.attendance import OFFLINE_GRACE_SECONDS
+from host.study.ledger import Ledger, Manner, study_devices
 from host.study.proposal import Proposer
 
 QUICK = Manner(PRESETS["quick"])

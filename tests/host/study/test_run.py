@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -493,3 +494,61 @@ def test_a_device_that_was_calibrated_narrows_the_space_and_the_study_keeps_to_i
     assert all("se" not in row.text.split("head")[1] for row in again.front.rows)
     monkeypatch.setattr(Price, "of", lambda *_: None)
     assert run(config, store, tmp_path, recorder) == again
+
+
+def test_a_device_that_is_lost_ends_no_study_and_is_measured_when_it_is_back(
+    store, made_up_device, study_table, recorder, tmp_path, monkeypatch
+):
+    made_up_device()
+    slow = made_up_device("slow", speed=0.5, start=False)
+    is_gone = threading.Event()
+
+    def dies_after_the_search(lease):
+        if lease.job.purpose.startswith("finalist"):
+            is_gone.set()
+            slow.stop_soon()
+        return False
+
+    slow.reject = dies_after_the_search
+    monkeypatch.setattr(
+        store.devices,
+        "offline",
+        lambda ids: [slow.device] if is_gone.is_set() and slow.device.id in set(ids) else [],
+    )
+    slow.start()
+    config = StudyConfig.model_validate(
+        study_table
+        | {
+            "devices": [{"name": "panel", "max_latency_ms": 2.0}, {"name": "slow"}],
+            "measuring": {"offline_minutes": 0.005},
+            "finalists": {"count": 1, "epochs": 1, "batch_size": 16},
+        }
+    )
+
+    result = run(config, store, tmp_path, recorder)
+
+    (finalist,) = result.finalists
+    assert any("slow has been offline" in said for said in recorder.said)
+    choices = {choice.device: choice for choice in finalist.choices}
+    assert choices["panel"].within_limits
+    assert "offline for too long" in choices["slow"].because
+    assert [bundle.devices for bundle in finalist.bundles] == [["panel"]]
+
+    is_gone.clear()
+    slow.come_back()
+    again = run(config, store, tmp_path, recorder)
+
+    (finalist,) = again.finalists
+    assert [bundle.devices for bundle in finalist.bundles] == [["panel", "slow"]]
+
+
+def test_a_budget_too_small_for_one_finalist_says_so(
+    store, made_up_device, study_table, recorder, tmp_path
+):
+    made_up_device()
+    config = StudyConfig.model_validate(
+        study_table | {"budget": study_table["budget"] | {"epochs": 1}}
+    )
+
+    with pytest.raises(UsageError, match="a budget of 1 epochs is too small for one finalist"):
+        run(config, store, tmp_path, recorder)

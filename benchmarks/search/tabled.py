@@ -29,19 +29,21 @@ class Truth:
 
     def objectives(self, texts: Sequence[str]) -> np.typing.NDArray[np.float64]:
         """Rows (1 - place of the accuracy, place of the latency), each from 0 to 1 over the better
-        half of the accuracies and over all latencies: both are to be small.
+        half of the accuracies and over all latencies: both are to be small. What is in no table
+        has the worst of both.
         """
         floor, top = np.median(list(self.accuracies.values())), max(self.accuracies.values())
         low, high = min(self.latencies.values()), max(self.latencies.values())
-        return np.array(
-            [
-                (
-                    (top - self.accuracies[text]) / (top - floor),
-                    (self.latencies[text] - low) / (high - low),
-                )
-                for text in texts
-            ]
-        ).reshape(-1, 2)
+        rows = [
+            (
+                (top - self.accuracies[text]) / (top - floor),
+                (self.latencies[text] - low) / (high - low),
+            )
+            if text in self.accuracies
+            else (1.0, 1.0)
+            for text in texts
+        ]
+        return np.array(rows).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class TableLedger:
     def __init__(self, name: str, truth: Truth, reporter: Reporter) -> None:
         self.devices = (TableDevice(name),)
         self.reporter = reporter
+        self.has_lost = False
         self.order: list[str] = []
         """The cells that were measured, by their text."""
         self._truth = truth

@@ -85,13 +85,13 @@ def tightest(picks: Sequence[Pick], limits: Sequence[LimitLine]) -> Pick | None:
 
 
 def _figure(quantity: str, form: FormResult, row: OnDevice) -> float | None:
-    # A limit on power holds at the line's rate, and what is known is the power while busy.
     figures: dict[str, float | None] = {
         "latency_seconds": row.latency_seconds,
         "latency_p90_seconds": row.latency_p90_seconds,
         "peak_rss_bytes": row.peak_rss_bytes,
         "model_bytes": form.size_bytes,
         "energy_per_inference_joules": row.energy_per_inference_joules,
+        "power_watts": row.power_at_rate_watts,
     }
     return figures.get(quantity)
 

@@ -125,7 +125,8 @@ class Finishing:
         measured = self._measure(proposal, judged)
         answers = {form: self._answers(judged[form].exported, split) for form in judged}
         forms = [
-            _form_result(found, measured[form], answers[form]) for form, found in judged.items()
+            _form_result(found, measured[form], answers[form], self._config.line.rate_hertz)
+            for form, found in judged.items()
         ]
         choices = [self._choice(device.name, device.runtime, forms) for device in self._devices]
         result = self._result(proposal, trained, split, forms, choices)
@@ -294,7 +295,6 @@ class Finishing:
             runtime,
             forms,
             self._search.limits,
-            rate_hertz=self._config.line.rate_hertz,
             max_drop=self._config.finalists.max_int8_drop,
         )
         form = next(found for found in forms if found.form == choice.form)
@@ -375,7 +375,10 @@ def _quality(evaluation: Evaluation) -> float:
 
 
 def _form_result(
-    found: Judged, measured: Mapping[str, Measurement], answers: Mapping[str, float | None]
+    found: Judged,
+    measured: Mapping[str, Measurement],
+    answers: Mapping[str, float | None],
+    rate_hertz: float | None,
 ) -> FormResult:
     exported, test = found.exported, found.test
     return FormResult(
@@ -391,7 +394,8 @@ def _form_result(
         largest_difference=exported.largest_difference,
         float_layers=list(exported.float_layers),
         devices=[
-            OnDevice.of(name, one, agreement=answers.get(name)) for name, one in measured.items()
+            OnDevice.of(name, one, agreement=answers.get(name), rate_hertz=rate_hertz)
+            for name, one in measured.items()
         ],
     )
 

@@ -69,8 +69,7 @@ class OnDevice(Value):
     verdict: Level | None = None
     verdict_reasons: list[str] = []
     agreement: float | None = None
-    idle_watts: float | None = None
-    net_energy_per_inference_joules: float | None = None
+    power_at_rate_watts: float | None = None
 
     @classmethod
     def of(
@@ -81,8 +80,13 @@ class OnDevice(Value):
         latency: Prediction | None = None,
         peak_rss: Prediction | None = None,
         agreement: float | None = None,
+        rate_hertz: float | None = None,
     ) -> Self:
-        """The figures of a measurement, beside what was predicted before it."""
+        """The figures of a measurement, beside what was predicted before it.
+
+        `rate_hertz` is that of the line, at which the mean power is told: derived from what is
+        drawn at idle, and the energy of so many inferences a second above it.
+        """
         low, high = measurement.latency_interval_seconds
         energy = measurement.energy
         return cls(
@@ -98,8 +102,11 @@ class OnDevice(Value):
             peak_rss_bytes=measurement.peak_rss_bytes,
             power_watts=None if energy is None else energy.power_watts,
             energy_per_inference_joules=None if energy is None else energy.gross_joules,
-            idle_watts=None if energy is None else energy.idle_watts,
-            net_energy_per_inference_joules=None if energy is None else energy.net_joules,
+            power_at_rate_watts=(
+                None
+                if energy is None or rate_hertz is None
+                else energy.idle_watts + rate_hertz * energy.net_joules
+            ),
             power_source=None if energy is None else f"{energy.source}, {energy.kind}",
             power_absent_because=measurement.energy_absent_because,
             latency_kind=measurement.latency_kind,

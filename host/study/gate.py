@@ -15,7 +15,6 @@ def choose_form(
     forms: Sequence[FormResult],
     limits: Sequence[Limit],
     *,
-    rate_hertz: float | None,
     max_drop: float,
 ) -> Choice:
     """The form of the profile's runtime to ship there."""
@@ -28,7 +27,7 @@ def choose_form(
     }
     within = {
         precision_of(form.form): all(
-            _holds(limit, form, figures[precision_of(form.form)], rate_hertz) for limit in limits
+            _holds(limit, form, figures[precision_of(form.form)]) for limit in limits
         )
         for form in own
         if precision_of(form.form) in figures
@@ -94,31 +93,24 @@ def _pace(ratio: float) -> str:
     return f"int8 takes {1 / ratio:.2f} times as long as fp32 here"
 
 
-def _holds(limit: Limit, form: FormResult, found: OnDevice, rate_hertz: float | None) -> bool:
+def _holds(limit: Limit, form: FormResult, found: OnDevice) -> bool:
     if limit.quantity == "model_bytes":
         return limit.excess(form.size_bytes) <= 0
     if limit.device != found.device:
         return True
-    value = value_on(found, limit.quantity, rate_hertz)
+    value = value_on(found, limit.quantity)
     return value is not None and limit.excess(value) <= 0
 
 
-def value_on(found: OnDevice, quantity: str, rate_hertz: float | None) -> float | None:
+def value_on(found: OnDevice, quantity: str) -> float | None:
     """A limited quantity of what was measured on a profile, of the median latency the upper end of
     its interval; None where it was not measured.
-
-    The power at the line's rate is derived: what is drawn at idle, and the energy of so many
-    inferences a second above it.
     """
-    if quantity == "power_watts":
-        idle, net = found.idle_watts, found.net_energy_per_inference_joules
-        return (
-            None if idle is None or net is None or rate_hertz is None else idle + rate_hertz * net
-        )
     values: dict[str, float | None] = {
         "latency_seconds": found.latency_high_seconds,
         "latency_p90_seconds": found.latency_p90_seconds,
         "peak_rss_bytes": found.peak_rss_bytes,
         "energy_per_inference_joules": found.energy_per_inference_joules,
+        "power_watts": found.power_at_rate_watts,
     }
     return values[quantity]

@@ -441,7 +441,15 @@ def _row(search: Search, proposal: Proposal, score: float) -> FrontRow:
         if measurement is not None:
             latency = search.foretold.get((proposal.key, device.name, "latency_seconds"))
             memory = search.foretold.get((proposal.key, device.name, "peak_rss_bytes"))
-            devices.append(OnDevice.of(device.name, measurement, latency=latency, peak_rss=memory))
+            devices.append(
+                OnDevice.of(
+                    device.name,
+                    measurement,
+                    latency=latency,
+                    peak_rss=memory,
+                    rate_hertz=search.config.line.rate_hertz,
+                )
+            )
     scores = search.scorer.scores[proposal.key]
     return FrontRow(
         key=proposal.key,

@@ -87,14 +87,11 @@ def test_int8_that_cannot_be_trusted_on_the_device_is_not_shipped(changes, reaso
     assert reason in because
 
 
-def test_the_power_at_the_rate_of_the_line_is_what_is_drawn_at_idle_and_above_it():
-    measured = {"idle_watts": 2.0, "net_energy_per_inference_joules": 0.05}
-    panel = figures(0.01).model_copy(update=measured)
-
-    assert value_on(panel, "power_watts", 10.0) == pytest.approx(2.5)
-    assert value_on(figures(0.01), "power_watts", 10.0) is None
-    assert value_on(panel, "power_watts", None) is None
+def test_the_power_at_the_rate_of_the_line_is_held_against_its_limit_where_it_is_known():
+    assert value_on(figures(0.01), "power_watts") is None
+    known = figures(0.01).model_copy(update={"power_at_rate_watts": 2.5})
+    assert value_on(known, "power_watts") == 2.5
 
 
 def test_a_limit_is_held_against_the_upper_end_of_the_interval():
-    assert value_on(figures(1.0), "latency_seconds", None) == pytest.approx(1.02)
+    assert value_on(figures(1.0), "latency_seconds") == pytest.approx(1.02)

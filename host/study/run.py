@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cost_models.latency import LatencyModel
 from host.calibration.setting import Setting
 from host.calibration.stored import Example, keep_of_study, load
@@ -72,6 +74,10 @@ class OtherDataError(UsageError):
     """The data are no longer those that the study began with."""
 
 
+class OtherVersionError(GenbaError):
+    """Stored results cannot be read by this version."""
+
+
 @dataclass(frozen=True)
 class StudyResult:
     """What a finished study found."""
@@ -125,18 +131,26 @@ def run_study(
 
 
 def stored_result(store: Store, study: Study) -> StudyResult | None:
-    """The front and the finalists that the store holds of a study; None before there is a front."""
+    """The front, the finalists and what was trained, as the store holds them of a study; None
+    before there is a front.
+
+    Raises OtherVersionError where another version of genba wrote them.
+    """
     front = store.studies.result(study.id, FRONT)
     if front is None:
         return None
-    report = FrontReport.model_validate_json(front)
-    finalists = [store.studies.result(study.id, finalist_memo(row.key)) for row in report.rows]
-    trials = store.studies.result(study.id, TRIALS)
-    return StudyResult(
-        report,
-        tuple(FinalistResult.model_validate_json(text) for text in finalists if text is not None),
-        None if trials is None else TrialsReport.model_validate_json(trials),
-    )
+    try:
+        report = FrontReport.model_validate_json(front)
+        texts = [store.studies.result(study.id, finalist_memo(row.key)) for row in report.rows]
+        finalists = [FinalistResult.model_validate_json(text) for text in texts if text is not None]
+        trials = store.studies.result(study.id, TRIALS)
+        trained = None if trials is None else TrialsReport.model_validate_json(trials)
+    except ValidationError as error:
+        raise OtherVersionError(
+            f"the results of the study {study.name} were written by another version of genba: read"
+            " them with that one, or run the study again under another name"
+        ) from error
+    return StudyResult(report, tuple(finalists), trained)
 
 
 def open_study(store: Store, config: StudyConfig) -> Study:

@@ -30,11 +30,12 @@ from host.study.report import Reporter
 from host.study.run import (
     OtherConfigurationError,
     OtherDataError,
+    OtherVersionError,
     StudyRunsError,
     run_study,
     stored_result,
 )
-from host.study.shipping import NothingToShipError, bundle_contents, shippable, write_bundles
+from host.study.shipping import FRONT, NothingToShipError, bundle_contents, shippable, write_bundles
 
 
 class StopsAt:
@@ -552,3 +553,12 @@ def test_a_budget_too_small_for_one_finalist_says_so(
 
     with pytest.raises(UsageError, match="a budget of 1 epochs is too small for one finalist"):
         run(config, store, tmp_path, recorder)
+
+
+def test_results_of_another_version_are_a_sentence(result, store):
+    study = store.studies.by_name("stripes")
+    text = store.studies.result(study.id, FRONT)
+    store.studies.put_result(study.id, FRONT, text.replace("genba-front/2", "genba-front/1"))
+
+    with pytest.raises(OtherVersionError, match="written by another version of genba"):
+        stored_result(store, study)

@@ -5,16 +5,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from host.api.measuring import MeasuredModel, OnProgress, await_measured, is_answered
 from host.api.model_files import RuntimeName
+from host.api.ranking import OnProgress as OnRankProgress
 from host.api.study import Study, config_of
 
 if TYPE_CHECKING:
-    from host.api.ranking import OnProgress as OnRankProgress
     from host.config import StudyConfig
     from host.device import DeviceFacts, Runtime
     from host.gateway.server import RunningGateway
@@ -59,12 +58,7 @@ class OpenWorkspace:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -183,7 +177,7 @@ class OpenWorkspace:
         keep: float | None = None,
         seed: int = 0,
         processes: int = 1,
-        on_progress: "OnRankProgress | None" = None,
+        on_progress: OnRankProgress | None = None,
     ) -> "Ranking":
         """Rank a sample of a search space, or ONNX files, without training; see `RankRequest`.
 

@@ -40,7 +40,8 @@ def test_a_minimal_file_is_enough_and_units_become_si(tmp_path):
     config = load_study(write(tmp_path, MINIMAL))
 
     latency, memory = limits_of(config)
-    assert (latency.quantity, latency.maximum) == ("latency_seconds", pytest.approx(0.020))
+    assert latency.quantity == "latency_seconds"
+    assert latency.maximum == pytest.approx(0.020)
     assert (memory.quantity, memory.maximum) == ("peak_rss_bytes", 150e6)
     assert config.devices[0].machine == "panel"
     assert config.limits.max_model_bytes is None

@@ -513,8 +513,8 @@ def bad_files(
         (("model.tflite", "--study", "housings"), "no file runs on any of these devices"),
     ],
 )
+@pytest.mark.usefixtures("bad_files")
 def test_what_cannot_be_evaluated_is_one_sentence_and_ends_with_2(
-    bad_files: None,
     enrol: Any,
     study: str,
     photos: Path,

@@ -127,7 +127,8 @@ class Invented:
 
     def drop_of(self, model: bytes) -> float:
         kept = set(model.decode().split(","))
-        return sum(h for layer, h in zip(self.layers, self.harm, strict=True) if layer not in kept)
+        harm = zip(self.layers, self.harm, strict=True)
+        return float(sum(h for layer, h in harm if layer not in kept))
 
     def judge(self):
         def answer(model, inputs):

@@ -60,7 +60,7 @@ def export(module, path, *, opset=17, example=(1, 3, 32, 32), open_batch=False):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
-            torch.zeros(example),
+            (torch.zeros(example),),
             path,
             dynamo=False,
             opset_version=opset,

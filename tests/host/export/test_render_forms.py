@@ -21,7 +21,7 @@ from host.export.forms import (
 )
 from host.export.metadata import metadata_of, onnx_metadata
 from host.network.torch_module import build_module
-from host.preprocessing import Preprocessing, SignalPreprocessing
+from host.preprocessing import AnyPreprocessing, Inputs, Preprocessing, SignalPreprocessing
 from host.spaces.base import Task
 from host.spaces.conv1d import Conv1d
 from host.spaces.mobile import Mobile
@@ -33,14 +33,16 @@ SIGNAL = "l512 c16 k63 s16 pool head128 | plain k3 d1 | plain k3 d1 | plain k3 d
 def split_of(kind: str) -> Split:
     rng = np.random.default_rng(0)
     if kind == "image":
-        inputs = rng.integers(0, 256, (90, 1, 32, 32), dtype=np.uint8)
-        preprocessing = Preprocessing(32, 32, 1, (0.5,), (0.3,))
+        inputs: Inputs = rng.integers(0, 256, (90, 1, 32, 32), dtype=np.uint8)
+        preprocessing: AnyPreprocessing = Preprocessing(32, 32, 1, (0.5,), (0.3,))
     else:
         inputs = rng.normal(3.0, 2.0, (90, 2, 512)).astype(np.float32)
         preprocessing = SignalPreprocessing(2, 512, (3.0, 3.0), (2.0, 2.0))
     labels = rng.integers(0, 2, 90)
-    parts = [Samples(inputs[a:b], labels[a:b]) for a, b in ((0, 40), (40, 80), (80, 90))]
-    return Split(("good", "bad"), *parts, preprocessing, "f" * 64, 0)
+    train, validation, test = (
+        Samples(inputs[a:b], labels[a:b]) for a, b in ((0, 40), (40, 80), (80, 90))
+    )
+    return Split(("good", "bad"), train, validation, test, preprocessing, "f" * 64, 0)
 
 
 def trained(kind: str):
@@ -69,7 +71,7 @@ def same_side(labels, logits):
 def rendered(kind, runtimes=("onnx", "tflite"), *, max_drop=0.5, quality=same_side):
     network, module = trained(kind)
     split = split_of(kind)
-    notes = []
+    notes: list[str] = []
     metadata = onnx_metadata(
         classes=split.classes,
         preprocessing=split.preprocessing,
@@ -169,7 +171,7 @@ def test_layers_in_float_are_told():
     with torch.no_grad():
         norms[0].weight[0] *= 4000.0
         norms[0].bias[0] *= 4000.0
-    notes = []
+    notes: list[str] = []
     split = split_of("image")
     reference = []
 

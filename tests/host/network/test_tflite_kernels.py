@@ -10,6 +10,7 @@ from host.network.tflite_kernels import tflite_kernels_of
 from host.network.tflite_model import tflite_bytes
 from host.spaces.base import Task, sample
 from host.spaces.catalogue import SPACES, space_by_name
+from host.spaces.mobile import Mobile
 from host.study.proposal import Proposer
 
 
@@ -26,7 +27,7 @@ def test_kernels_without_a_file_are_those_read_from_it(name):
 
 
 def test_operators_named_in_the_wide_field_only_are_read_as_what_they_are():
-    space = space_by_name("mobile")
+    space = Mobile()
     network = space.build(space.parse(space.example), Task(3, 5))
     model = tflite_bytes(network, None)
     unpacked = schema.ModelT.InitFromPackedBuf(model, 0)

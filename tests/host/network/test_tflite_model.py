@@ -26,7 +26,7 @@ from host.network.kernels import kernels_of
 from host.network.tflite_model import tflite_bytes
 from host.network.torch_module import build_module
 from host.network.weights import folded_weights, random_weights
-from host.spaces.base import Task, sample
+from host.spaces.base import Choices, Task, sample
 from host.spaces.catalogue import space_by_name
 
 
@@ -47,6 +47,8 @@ def settled(network: Network, seed: int):
     with torch.no_grad():
         for layer in module.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
+                assert layer.running_mean is not None
+                assert layer.running_var is not None
                 layer.running_mean.normal_(0, 0.3, generator=generator)
                 layer.running_var.uniform_(0.5, 2.0, generator=generator)
                 layer.weight.uniform_(0.5, 1.5, generator=generator)
@@ -70,7 +72,7 @@ def check_answers(network: Network, seed: int) -> None:
     assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
-SPACES = {
+SPACES: dict[str, dict[str, Choices]] = {
     "nasbench201": {},
     "mobile": {"resolution": (32, 48), "width": (0.25, 0.5), "depth": (1, 2)},
     "resnet-lite": {"resolution": (32, 48), "width": (16,), "growth": (1.5,)},
@@ -152,7 +154,7 @@ def test_every_layer_in_one_network_answers_as_torch(channels, gated, classes, s
     check_answers(b.build(b.add(Activation("sigmoid"), b.add(Linear(classes), pooled))), seed)
 
 
-def strided(kind: str, activation: str | None = "relu") -> Network:
+def strided(kind, activation="relu") -> Network:
     b = NetworkBuilder((3, 8, 8))
     index = b.conv(0, Conv(4, 1), activation)
     layer = Conv(4, 3, 2) if kind == "conv" else Pool(kind, 3, 2, 1)

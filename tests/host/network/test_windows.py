@@ -58,15 +58,17 @@ def test_a_border_is_added_only_where_windows_would_lie_otherwise(rows, columns)
 def test_shares_count_the_elements_that_are_on_the_map(rows, columns):
     shares = shares_of_map(*zip(rows, columns, strict=True))
 
-    counts = [
-        [
-            sum(0 <= place < size for place in range(start, start + window))
-            for start in first_places(size, window, stride, padding)
-        ]
+    down, across = (
+        np.array(
+            [
+                sum(0 <= place < size for place in range(start, start + window))
+                for start in first_places(size, window, stride, padding)
+            ]
+        )
         for size, window, stride, padding in (rows, columns)
-    ]
+    )
     of_window = rows[1] * columns[1]
-    np.testing.assert_allclose(shares, of_window / np.outer(*counts), rtol=1e-6)
+    np.testing.assert_allclose(shares, of_window / np.outer(down, across), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Whether devices answer as the host: a real queue, and the agent's own runtimes behind it."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,27 +11,27 @@ from device_agent.runtimes.tflite import TfliteRuntime
 from device_agent.runtimes.verifying import verify
 from device_agent.work import ModelRun as AgentRun
 from host.config import DeviceConfig
-from host.export.forms import FORMS, runtime_of
+from host.export.forms import FORMS, Runtime, runtime_of
 from host.export.quantize import quantize_int8
 from host.export.tflite import quantize_tflite_int8
 from host.measurement import MeasurementFailure, VerifiedOutputs
 from host.network.onnx_model import onnx_bytes
 from host.network.tflite_model import tflite_bytes
 from host.network.weights import random_weights
-from host.spaces.base import Task
+from host.spaces.base import SearchSpace, Task
 from host.spaces.conv1d import Conv1d
 from host.spaces.mobile import Mobile
 from host.study.answers import MOST_IMAGES, agreement_by_device
 from host.study.ledger import StudyDevice
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-RUNTIMES = {"onnx": OnnxRuntime, "tflite": TfliteRuntime}
+RUNTIMES: dict[str, Any] = {"onnx": OnnxRuntime, "tflite": TfliteRuntime}
 
 
 def network_and_inputs(kind: str):
     rng = np.random.default_rng(0)
     if kind == "image":
-        space = Mobile()
+        space: SearchSpace = Mobile()
         text = "r32 w0.25 relu stem2 head0 | k3e3d1 | k3e1d1se | k3e1d1 | k3e1d1 | k3e1d1"
         inputs = rng.standard_normal((12, 3, 32, 32))
         task = Task(channels=3, classes=4)
@@ -66,7 +67,7 @@ class Agents:
         self.fail = False
         self.devices = {}
 
-    def profile(self, enrol, name: str, machine: str, runtime: str, threads: int = 1):
+    def profile(self, enrol, name: str, machine: str, runtime: Runtime, threads: int = 1):
         if machine not in self.devices:
             self.devices[machine] = enrol(machine)
         config = DeviceConfig(name=name, device=machine, runtime=runtime, threads=threads)

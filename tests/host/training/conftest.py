@@ -8,6 +8,7 @@ from PIL import Image
 
 from host.data.images import load_split, scan_folder
 from host.data.split import Samples, Split
+from host.preprocessing import Preprocessing
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,7 @@ def large_data(data: Split) -> Split:
     def enlarged(samples: Samples) -> Samples:
         return replace(samples, inputs=samples.inputs.repeat(4, axis=2).repeat(4, axis=3))
 
+    assert isinstance(data.preprocessing, Preprocessing)
     return replace(
         data,
         train=enlarged(data.train),

@@ -1,16 +1,14 @@
 """Asking devices to measure models: which jobs, with how much time, under what purpose."""
 
-import hashlib
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from host.api.model_files import RuntimeName, require_runtime, runtime_of
 
 if TYPE_CHECKING:
-    from host.device import Device, MeterBinding
+    from host.device import Device
     from host.job import Job
     from host.measurement import (
         InputShape,
@@ -22,10 +20,7 @@ if TYPE_CHECKING:
     )
     from host.store import Store
 
-_PROCESS_SECONDS = 3.0  # to start a worker, import the runtime, load and run once
-_LEAST_TIMEOUT_SECONDS = 120.0
 _PROFILE_SECONDS = 30.0
-_WINDOW_READINGS = 30  # of a meter, in an energy window
 
 
 @dataclass(frozen=True)
@@ -59,6 +54,7 @@ class Wish:
 
     def spec(self, run: "ModelRun") -> "Spec":
         """How a model is measured."""
+        from host.calibration.timing import enough_seconds
         from host.measurement import MeasureSpec
 
         enough = self.timeout_seconds or enough_seconds(self.plan, self.readiness)
@@ -71,44 +67,6 @@ def plan_of(preset: "PresetName", rate_hertz: float | None, *, energy: bool) -> 
 
     plan = PRESETS[preset]
     return plan.with_energy(paced_hertz=rate_hertz) if energy or rate_hertz is not None else plan
-
-
-def planned_seconds(plan: "Plan", observe_seconds: float) -> float:
-    """How long a measurement takes at most on a device that is ready."""
-    idle_and_busy = 2 * plan.energy_windows + 1
-    paced = 2 if plan.paced_hertz is not None else 0
-    energy = 0.0
-    if plan.energy_windows:
-        energy = (idle_and_busy + paced) * plan.energy_window_seconds + _PROCESS_SECONDS
-    return observe_seconds + plan.budget_seconds + plan.processes * _PROCESS_SECONDS + energy
-
-
-def enough_seconds(plan: "Plan", ready: "Readiness") -> float:
-    """Twice what the plan takes at most, and the time for which the device may wait."""
-    planned = planned_seconds(plan, ready.observe_seconds)
-    return max(_LEAST_TIMEOUT_SECONDS, math.ceil(2 * planned + ready.wait_seconds))
-
-
-def metered(
-    store: "Store", device: "Device", spec: "Spec", purpose: str, say: Callable[[str], None]
-) -> "tuple[Spec, str]":
-    """The spec with windows long enough for the device's meter, and a purpose that tells an energy
-    run with one meter from the same run with another, or none.
-    """
-    from host.measurement import MeasureSpec
-
-    if not isinstance(spec, MeasureSpec) or spec.plan.energy_windows == 0:
-        return spec, purpose
-    binding = store.meters.of_device(device.id)
-    if binding is None:
-        return spec, purpose
-    readings_seconds = _WINDOW_READINGS * _interval_seconds(binding, say)
-    seconds = max(spec.plan.energy_window_seconds, readings_seconds)
-    plan = replace(spec.plan, energy_window_seconds=seconds)
-    enough = max(spec.timeout_seconds, enough_seconds(plan, spec.readiness))
-    longer = replace(spec, plan=plan, timeout_seconds=enough)
-    told = f"{binding.url} {sorted(binding.options.items())}"
-    return longer, f"{purpose} by meter {hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
 def ask(
@@ -132,6 +90,7 @@ def _ask_of(
     wish: Wish,
     say: Callable[[str], None],
 ) -> list[Asked]:
+    from host.calibration.timing import metered, planned_seconds
     from host.measurement import MeasureSpec, ModelRun, ProfileSpec
 
     blob = store.blobs.put_file(file)
@@ -156,16 +115,3 @@ def _ask_of(
             job = store.jobs.submit(device.id, spec, purpose=purpose, priority=1, label=file.name)
             asked.append(Asked(job, device, file.name, doing, at_most))
     return asked
-
-
-def _interval_seconds(binding: "MeterBinding", say: Callable[[str], None]) -> float:
-    """How often the meter is read; one that does not answer now may do so when it is needed."""
-    from host.meters import MeterError, open_meter
-
-    try:
-        meter = open_meter(binding)
-    except MeterError as error:
-        say(f"the meter cannot be read now: {error}")
-        return 0.0
-    meter.close()
-    return meter.interval_seconds

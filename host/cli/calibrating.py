@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import typer
 
-from host.api.asking import enough_seconds, metered, planned_seconds
 from host.api.model_files import RuntimeName
 from host.cli.console import note
 from host.cli.measure import Preset
@@ -64,6 +63,7 @@ def manner_of(
     measured `again` no later command finds.
     """
     from host.calibration.measuring import Manner
+    from host.calibration.timing import enough_seconds, metered
     from host.measurement import PRESETS, MeasureSpec, ModelRun
 
     plan = PRESETS[preset].with_energy() if energy else PRESETS[preset]
@@ -77,6 +77,8 @@ def manner_of(
 
 def measuring_seconds(plan: "Plan", ready: "Readiness") -> float:
     """How long one measurement takes at most on a device that is ready."""
+    from host.calibration.timing import planned_seconds
+
     return planned_seconds(plan, ready.observe_seconds)
 
 

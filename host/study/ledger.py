@@ -11,6 +11,7 @@ from typing import Self
 from host.calibration.drift import DriftReport, Watch, drift_of
 from host.calibration.measuring import MAX_REPEATS
 from host.calibration.setting import Setting
+from host.calibration.timing import metered
 from host.config import DeviceConfig, MeasuringConfig
 from host.device import Device
 from host.errors import UsageError
@@ -37,6 +38,8 @@ from host.study.report import Reporter
 
 Models = Mapping[Runtime, bytes]
 """One network as the files of the runtimes that are to run it."""
+Specs = Mapping[tuple[str, str], tuple[MeasureSpec, str]]
+"""What is asked, and its purpose, by the name of the model and of the profile."""
 
 _FILES: dict[Runtime, str] = {"onnx": "ONNX", "tflite": "TFLite"}
 
@@ -327,31 +330,41 @@ class Ledger:
     def _ask(
         self, wanted: Mapping[tuple[str, str], Blob], purpose: str, manner: Manner
     ) -> dict[tuple[str, str], Measured]:
-        specs = {
-            (name, device.name): device.spec(
-                wanted[name, device.name].sha256,
-                wanted[name, device.name].size_bytes,
-                manner.with_energy() if device.name in self._energy_on else manner,
-            )
-            for device in self.devices
-            for name, asked_of in wanted
-            if asked_of == device.name
-        }
-        self._look_at_sentinels(specs, purpose)
+        specs = self._specs(wanted, purpose, manner)
+        self._look_at_sentinels(specs)
         asked: dict[str, list[tuple[str, str]]] = {}
         jobs: dict[str, Job] = {}
         by_name = {device.name: device for device in self.devices}
-        for (name, profile), spec in specs.items():
+        for (name, profile), (spec, told) in specs.items():
             job = self._store.jobs.submit(
                 by_name[profile].device.id,
                 spec,
                 study_id=self._study_id,
-                purpose=purpose,
+                purpose=told,
                 label=f"{purpose} {name[:8]}",
             )
             jobs[job.id] = job
             asked.setdefault(job.id, []).append((name, profile))
         return self._collect(jobs, asked)
+
+    def _specs(self, wanted: Mapping[tuple[str, str], Blob], purpose: str, manner: Manner) -> Specs:
+        """What to ask of each profile for each model, and under what purpose: energy windows are
+        as long as the device's meter needs.
+        """
+        found: dict[tuple[str, str], tuple[MeasureSpec, str]] = {}
+        for device in self.devices:
+            own = {name: blob for (name, profile), blob in wanted.items() if profile == device.name}
+            if not own:
+                continue
+            how = manner.with_energy() if device.name in self._energy_on else manner
+            blank = device.spec("", 0, how)
+            spec, told = metered(self._store, device.device, blank, purpose, self.reporter.say)
+            if not isinstance(spec, MeasureSpec):
+                raise TypeError(f"{type(spec)} measures nothing")
+            for name, blob in own.items():
+                run = device.run(blob.sha256, blob.size_bytes)
+                found[name, device.name] = replace(spec, run=run), told
+        return found
 
     def _collect(
         self, jobs: Mapping[str, Job], asked: Mapping[str, Sequence[tuple[str, str]]]
@@ -368,15 +381,13 @@ class Ledger:
                 self.reporter.progress(f"measurements on {profile}", done[profile], totals[profile])
         return found
 
-    def _look_at_sentinels(
-        self, specs: Mapping[tuple[str, str], MeasureSpec], purpose: str
-    ) -> None:
+    def _look_at_sentinels(self, specs: Specs) -> None:
         """Before devices measure anything new, see whether they still are as they were."""
         is_answered = self._store.jobs.is_answered
         for device in self.devices:
             setting = None if self.is_lost(device) else self.setting(device)
-            own = [spec for (_, profile), spec in specs.items() if profile == device.name]
-            if setting is None or all(is_answered(device.device.id, s, purpose) for s in own):
+            own = [asked for (_, profile), asked in specs.items() if profile == device.name]
+            if setting is None or all(is_answered(device.device.id, *asked) for asked in own):
                 continue
             before = self._drift_of(device.name)
             now = self._drifts[device.name] = self._watch.look(device.device, setting)

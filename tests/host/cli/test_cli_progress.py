@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from host.api.asking import Asked, planned_seconds
+from host.api.asking import Asked
+from host.calibration.timing import planned_seconds
 from host.cli.jobs import JobWatch, NoResultError
 from host.cli.progress import DeviceWork, JobBars, JobLines
 from host.device import Device

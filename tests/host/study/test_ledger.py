@@ -6,6 +6,7 @@ import pytest
 from host.calibration.measuring import MAX_REPEATS
 from host.calibration.sentinels import KINDS, SentinelModel, measure_references
 from host.calibration.setting import Setting
+from host.device import MeterBinding
 from host.measurement import PRESETS, Measurement, MeasureSpec, ModelRun
 from host.spaces.base import Candidate, Task, sample
 from host.spaces.mobile import Mobile
@@ -189,3 +190,30 @@ def test_without_sentinels_latencies_are_as_measured(ledger):
     measured = ledger.measurement(one.key, "panel").latency_seconds
     assert ledger.value(one.key, "panel", "latency_seconds") == measured
     assert ledger.value("unknown", "panel", "latency_seconds") is None
+
+
+class SlowMeter:
+    """One that is worth a reading every two seconds; there is none on this machine."""
+
+    interval_seconds = 2.0
+
+    def close(self) -> None:
+        pass
+
+
+def test_energy_windows_are_as_long_as_the_meter_of_the_device_needs(
+    store, panel, study_config, recorder, model, monkeypatch
+):
+    monkeypatch.setattr("host.calibration.timing.open_meter", lambda _binding: SlowMeter())
+    store.meters.bind(panel.device.id, MeterBinding("nut://192.0.2.7/ups"))
+    study = store.studies.create("frugal", "{}", 0)
+    devices = study_devices(store, study_config.devices)
+    ledger = Ledger(store, study.id, devices, recorder, QUICK, {"panel"})
+
+    ledger.measure_models({"one": {"onnx": model}}, purpose="test", manner=QUICK)
+
+    (job,) = store.jobs.of_study(study.id)
+    assert isinstance(job.spec, MeasureSpec)
+    assert job.spec.plan.energy_window_seconds == 60.0
+    assert job.spec.timeout_seconds > 2 * 10 * 60.0
+    assert job.purpose.startswith("test by meter ")

@@ -18,7 +18,7 @@ from cost_models.tflite_graph import kernels_from_tflite
 from host.config import StudyConfig
 from host.device import Device, DeviceFacts, Runtime
 from host.export.check import load
-from host.job import Lease
+from host.job import Job, Lease
 from host.measurement import (
     Block,
     Energy,
@@ -191,6 +191,8 @@ class MadeUpDevice:
     def __init__(self, store: Store, device: Device, *, speed: float = 1.0) -> None:
         self.device = device
         self.measured: list[str] = []
+        self.jobs: list[Job] = []
+        """What it measured, in order."""
         self.refuse: Callable[[Lease], str | None] = lambda _lease: None
         self.saturates = False
         self.reject: Callable[[Lease], bool] = lambda _lease: False
@@ -294,6 +296,7 @@ class MadeUpDevice:
             if self._stop.is_set():
                 break
             self.measured.append(job.spec.run.model_sha256)
+            self.jobs.append(job)
             self._store.jobs.report(
                 job.device_id, job.id, lease.attempt, f"{job.id}:{lease.attempt}", outcome
             )

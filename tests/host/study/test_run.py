@@ -5,6 +5,7 @@ import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -562,3 +563,24 @@ def test_results_of_another_version_are_a_sentence(result, store):
 
     with pytest.raises(OtherVersionError, match="written by another version of genba"):
         stored_result(store, study)
+
+
+@pytest.mark.slow
+def test_two_studies_share_a_device_and_what_both_ask_for_is_measured_once(
+    store, made_up_device, study_table, recorder, tmp_path
+):
+    device = made_up_device()
+    (tmp_path / "pki").mkdir()
+    short = {"finalists": {"count": 1, "epochs": 1, "batch_size": 16}}
+    configs = [
+        StudyConfig.model_validate(study_table | short | {"name": name})
+        for name in ("first", "second")
+    ]
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda c: run(c, store, tmp_path, recorder), configs)
+
+    assert [row.key for row in first.front.rows] == [row.key for row in second.front.rows]
+    assert {finalist.key for finalist in first.finalists}
+    searched = [job for job in device.jobs if job.purpose == "search"]
+    assert len(searched) == len({job.spec.run.model_sha256 for job in searched})

@@ -20,6 +20,7 @@ _ALONE = (
     "device_agent/test_measuring.py",
     "device_agent/test_preflight.py",
     "device_agent/test_renewal.py",
+    "host/api",
     "host/test_gateway_restart.py",
 )
 

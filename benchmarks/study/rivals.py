@@ -12,7 +12,7 @@ from scipy.stats import t as student
 
 from host.config import DataConfig, StudyConfig
 from host.network.torch_module import build_module
-from host.spaces.base import Candidate, SearchSpace, Task, sample
+from host.spaces.base import SearchSpace, Task, sample
 from host.study.data import open_study_data
 from host.study.proposal import Proposal, Proposer
 from host.study.trials import recipe_of
@@ -54,7 +54,7 @@ def random_of_size(
     rng = np.random.default_rng(seed)
     proposer = Proposer(space, task)
     for _ in range(_MOST_DRAWS):
-        for proposal in proposer.fresh([_drawn(space, rng)]):
+        for proposal in proposer.fresh([sample(space, rng)]):
             size = proposal.network.parameters
             if abs(size - parameters) <= SIZE_TOLERANCE * parameters and fits(proposal):
                 return proposal
@@ -117,7 +117,3 @@ def trained(
         Trained(name, own[0].text, own[0].network.parameters, tuple(areas[name]))
         for name, own in contenders.items()
     ]
-
-
-def _drawn(space: SearchSpace, rng: np.random.Generator) -> Candidate:
-    return sample(space, rng)

@@ -282,8 +282,8 @@ class Ledger:
     def measure(self, proposals: Sequence[Proposal]) -> None:
         """Have untrained candidates measured on every profile; returns when all outcomes are in.
 
-        May wait for ever for a device that is offline, saying so; an exception from outside, such
-        as Ctrl-C, leaves the jobs queued.
+        Waits for a device that is offline as long as the study's patience, saying so; an exception
+        from outside, such as Ctrl-C, leaves the jobs queued.
         """
         runtimes = {device.runtime for device in self.devices}
         models = {p.key: p.untrained(runtimes) for p in proposals if p.key not in self.keys}

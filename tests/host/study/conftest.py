@@ -388,6 +388,21 @@ class Recorder:
         self.facts.append((kind, facts, text))
 
 
+class HandClock:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
 @pytest.fixture
 def recorder() -> Recorder:
     return Recorder()

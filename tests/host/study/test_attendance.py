@@ -7,21 +7,6 @@ from host.store.wait import Waiting
 from host.study.attendance import Attendance, LostDeviceError
 
 
-class HandClock:
-    """A clock that is moved by hand."""
-
-    def __init__(self):
-        self.seconds = 0.0
-
-    def __call__(self):
-        return self.seconds
-
-
-@pytest.fixture
-def clock():
-    return HandClock()
-
-
 @pytest.fixture
 def attendance(store, recorder, clock):
     return Attendance(store, recorder, patience_seconds=600.0, clock=clock)

@@ -19,21 +19,6 @@ QUICK = Manner(PRESETS["quick"])
 SETTING = Setting("onnx", "onnxruntime", "1.23.2", 1)
 
 
-class HandClock:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def clock():
-    return HandClock()
-
-
 @pytest.fixture
 def panel(made_up_device):
     return made_up_device()

@@ -6,19 +6,11 @@ from host.config import BudgetConfig
 from host.study.spending import Spending
 
 
-class HandClock:
-    """A clock that is moved by hand."""
-
-    def __init__(self):
-        self.seconds = 100.0
-
-    def __call__(self):
-        return self.seconds
-
-
 @pytest.fixture
-def clock():
-    return HandClock()
+def clock(clock):
+    """Begins anywhere but at zero."""
+    clock.seconds = 100.0
+    return clock
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ near. The residual block is that of He et al. 2016 (arXiv:1512.03385, fig. 5), t
 that of MobileNets (Howard et al. 2017, arXiv:1704.04861, fig. 3), both in one dimension.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from host.network.graph import (
     Activation,
@@ -21,7 +21,7 @@ from host.network.graph import (
     Pool,
     ShapeError,
 )
-from host.spaces.base import Candidate, Task
+from host.spaces.base import Candidate, SpaceChoiceError, Task
 from host.spaces.staged import Item, StagedSpace
 
 STAGE_FACTORS = (1, 2, 4, 4)
@@ -55,6 +55,20 @@ class Conv1d(StagedSpace):
     example: ClassVar[str] = (
         "l2048 c16 k63 s8 pool head64 | plain k3 d1 | plain k3 d1 | plain k3 d1 | residual k3 d1"
     )
+
+    def reading_at_most(self, samples: int) -> Self:
+        """The networks among these that read no more samples than that.
+
+        Raises SpaceChoiceError where all read more.
+        """
+        lengths = next(d.choices for d in self.decisions if d.name == "length")
+        fitting = tuple(n for n in lengths if isinstance(n, int) and n <= samples)
+        if not fitting:
+            raise SpaceChoiceError(
+                f"windows have {samples} samples, and conv1d reads {', '.join(map(str, lengths))}: "
+                "cut longer windows, or allow a shorter length in [space]"
+            )
+        return replace(self, restrict={**self.restrict, "length": fitting})
 
     def build(self, candidate: Candidate, task: Task) -> Network:
         """The network of a candidate.

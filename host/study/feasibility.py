@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from host.study.ledger import Ledger
-from host.study.limits import ENERGY_TARGETS, Kind, Limit, Miss
+from host.study.limits import ENERGY_TARGETS, Limit, Miss
 from host.study.proposal import Proposal
 from host.study.surrogates import Surrogates
 
@@ -54,32 +54,26 @@ class Feasibility:
         return max((miss.excess for miss in self.misses(proposal)), default=0.0)
 
     def _against(self, limit: Limit, proposal: Proposal) -> Miss:
-        if limit.quantity == "model_bytes" or limit.device is None:
+        profile, quantity = limit.device, limit.quantity
+        if quantity == "model_bytes" or profile is None:
             return Miss(limit, float(proposal.model_bytes), "computed")
-        if self.ledger.outcome(proposal.key, limit.device) is not None:
-            return self._measured(limit, limit.device, proposal.key)
-        return self._predicted(limit, limit.device, proposal)
+        if self.ledger.outcome(proposal.key, profile) is None:
+            prediction = self.surrogates.predict(profile, quantity, [proposal])[0]
+            return Miss(limit, prediction.value, "predicted")
+        if quantity == "power_watts":
+            return Miss(limit, self._power(proposal.key, profile), "derived")
+        value = self.ledger.upper_value(proposal.key, profile, quantity)
+        # A device that failed to run the model does not meet the limit, and neither does one that
+        # has no figure of what is limited.
+        return Miss(limit, math.inf if value is None else value, "measured")
 
-    def _measured(self, limit: Limit, profile: str, key: str) -> Miss:
-        """A device that failed to run the model does not meet the limit, and neither does one that
-        has no figure of what is limited.
-        """
-        kind: Kind = "derived" if limit.quantity == "power_watts" else "measured"
-        value: float | None
-        if limit.quantity == "power_watts":
-            power, rate = self.ledger.power(key, profile), self._rate(profile)
-            value = None if power is None else power[1] + rate * power[0]
-        elif limit.quantity == "model_bytes":
-            raise ValueError("the size of a file is no measurement")
-        else:
-            value = self.ledger.upper_value(key, profile, limit.quantity)
-        return Miss(limit, math.inf if value is None else value, kind)
-
-    def _predicted(self, limit: Limit, profile: str, proposal: Proposal) -> Miss:
-        if limit.quantity == "model_bytes":
-            raise ValueError("the size of a file is not predicted")
-        prediction = self.surrogates.predict(profile, limit.quantity, [proposal])[0]
-        return Miss(limit, prediction.value, "predicted")
+    def _power(self, key: str, profile: str) -> float:
+        """The mean watts at the line's rate; infinite where nothing measured them."""
+        power = self.ledger.power(key, profile)
+        if power is None:
+            return math.inf
+        net_joules, idle_watts = power
+        return idle_watts + self._rate(profile) * net_joules
 
     def _rate(self, profile: str) -> float:
         rate = self.surrogates.profiles[profile].rate_hertz

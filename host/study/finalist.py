@@ -6,6 +6,11 @@ from host.export.forms import Form
 from host.study.front import OnDevice, Value
 
 
+def finalist_memo(key: str) -> str:
+    """The name under which the store keeps the result of a finalist."""
+    return f"finalist:{key}"
+
+
 class Score(Value):
     """A share between 0 and 1 of n test samples, with its 95 % interval."""
 

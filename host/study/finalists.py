@@ -30,13 +30,20 @@ from host.store.store import Store
 from host.store.studies import AccuracyRow, Study
 from host.study.answers import MOST_IMAGES, SAME_ANSWERS, agreement_by_device
 from host.study.attendance import LostDeviceError
-from host.study.finalist import Choice, FinalistResult, FormResult, Inspection, Score
+from host.study.finalist import (
+    Choice,
+    FinalistResult,
+    FormResult,
+    Inspection,
+    Score,
+    finalist_memo,
+)
 from host.study.front import OnDevice
 from host.study.gate import choose_form
 from host.study.ledger import Manner, Models, StudyDevice
 from host.study.proposal import Proposal
 from host.study.search import Search
-from host.study.shipping import finalist_memo, keep_input, write_bundles
+from host.study.shipping import keep_input, write_bundles
 from host.study.trials import Trained
 from host.training.inspection import Costs, inspect_defects, score_defects
 from host.training.metrics import Estimate, Evaluation, evaluate

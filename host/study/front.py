@@ -10,6 +10,9 @@ from host.measurement import Measurement
 from host.measurement.samples import NumberKind
 from host.measurement.verdict import Level
 
+FRONT = "front"
+"""Name of the stored result that holds the front."""
+
 
 class Value(BaseModel):
     """Frozen and strict about its keys, so that an older file does not pass silently."""

@@ -18,26 +18,23 @@ def choose_form(
     max_drop: float,
 ) -> Choice:
     """The form of the profile's runtime to ship there."""
-    own = [form for form in forms if runtime_of(form.form) == runtime]
+    own = {precision_of(form.form): form for form in forms if runtime_of(form.form) == runtime}
     figures = {
-        precision_of(form.form): found
-        for form in own
+        precision: found
+        for precision, form in own.items()
         for found in form.devices
         if found.device == profile
     }
-    within = {
-        precision_of(form.form): all(
-            _holds(limit, form, figures[precision_of(form.form)]) for limit in limits
-        )
-        for form in own
-        if precision_of(form.form) in figures
-    }
-    qualities = {precision_of(form.form): form.validation_quality for form in own}
     if "fp32" not in figures:
         because = "the device was offline for too long to measure it there"
         return Choice(
             device=profile, form=form_of(runtime, "fp32"), because=because, within_limits=False
         )
+    within = {
+        precision: all(_holds(limit, own[precision], found) for limit in limits)
+        for precision, found in figures.items()
+    }
+    qualities = {precision: form.validation_quality for precision, form in own.items()}
     precision, because = gate(qualities, figures, within, max_drop)
     return Choice(
         device=profile,

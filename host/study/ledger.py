@@ -73,7 +73,8 @@ class Manner:
     def of_finalists(cls, config: MeasuringConfig) -> Self:
         """For the figures that are shipped."""
         plan = PRESETS[config.finalists]
-        manner = cls(plan, _readiness(config, observe_seconds=2.0))
+        ready = _readiness(config, observe_seconds=2.0)
+        manner = cls(plan, ready, 60 * config.offline_minutes)
         return manner.with_energy() if config.energy else manner
 
     def with_energy(self) -> Self:

@@ -33,16 +33,24 @@ from host.store.store import Store
 from host.store.studies import PredictionRow, Study, StudyCandidate, UnknownStudyError
 from host.study.data import DATA, channels_of, facts_of, open_study_data, view_of_data
 from host.study.feasibility import profiles_with_energy
-from host.study.finalist import FinalistResult, TrialsReport
+from host.study.finalist import FinalistResult, TrialsReport, finalist_memo
 from host.study.finalists import Finishing, choose, defect_of
-from host.study.front import FrontReport, FrontRow, LimitLine, OnDevice, Point, Profile, Spent
+from host.study.front import (
+    FRONT,
+    FrontReport,
+    FrontRow,
+    LimitLine,
+    OnDevice,
+    Point,
+    Profile,
+    Spent,
+)
 from host.study.ledger import Ledger, Manner, StudyDevice, study_devices
 from host.study.limits import Limit, limits_of
 from host.study.proposal import Proposal, Proposer
 from host.study.report import Reporter
 from host.study.scoring import Scorer
 from host.study.search import Search
-from host.study.shipping import FRONT, finalist_memo
 from host.study.spending import Spending
 from host.study.surrogates import Surrogates, profile_settings
 from host.study.trials import TRIALS, Trained, Trials
@@ -51,15 +59,6 @@ from host.workspace import PKI_FOLDER
 _REFINED = "refined"
 FINGERPRINT = "fingerprint"
 """Name of the stored result that holds the fingerprint of the data."""
-
-
-_LENGTHS = tuple(
-    length
-    for item in Conv1d.once
-    if item.name == "length"
-    for length in item.choices
-    if isinstance(length, int)
-)
 
 
 class StudyRunsError(GenbaError):
@@ -113,21 +112,18 @@ def run_study(
             ledger = Ledger(store, study.id, devices, reporter, manner, energy_on)
             search = make_search(config, store, study, data, ledger)
             front = _search(store, study, search)
-            _keep(store, study, search, front, front_report(config, search, front))
+            found = front_report(config, search, front)
+            _keep(store, study, search, front, found)
             _keep_facts(store, study, config, data, front[0])
-            finalists = _finish(config, study, store, folder, search, front, data, key)
-            # The spending of the finalists is in it now.
+            finalists, trials = _finish(config, study, store, folder, search, front, data, key)
             search.spending.save()
-            report = front_report(config, search, front)
+            report = found.model_copy(update={"spent": _spent(config, search)})
             store.studies.put_result(study.id, FRONT, report.model_dump_json())
         except GenbaError as error:
             store.studies.fail(study.id, str(error))
             raise
         store.studies.finish(study.id)
-        found = stored_result(store, study)
-        if found is None:
-            raise GenbaError(f"the results of {study.name} have vanished from the workspace")
-        return StudyResult(report, finalists, found.trials)
+        return StudyResult(report, finalists, trials)
 
 
 def stored_result(store: Store, study: Study) -> StudyResult | None:
@@ -235,12 +231,11 @@ def make_search(
 def space_of(config: StudyConfig) -> SearchSpace:
     """The search space that a study names."""
     restrict = {name: tuple(choices) for name, choices in config.space.restrict.items()}
+    space = space_by_name(config.space.name, restrict=restrict, resolution=config.space.resolution)
     window = config.data.window
-    if config.space.name == "conv1d" and window is not None:
-        # Networks read a window or its middle.
-        known = restrict.get("length", _LENGTHS)
-        restrict["length"] = tuple(n for n in known if isinstance(n, int) and n <= window)
-    return space_by_name(config.space.name, restrict=restrict, resolution=config.space.resolution)
+    if isinstance(space, Conv1d) and window is not None:
+        return space.reading_at_most(window)
+    return space
 
 
 def refined_space(
@@ -359,7 +354,7 @@ def _finish(
     front: list[Proposal],
     data: Dataset,
     key: SigningKey,
-) -> tuple[FinalistResult, ...]:
+) -> tuple[tuple[FinalistResult, ...], TrialsReport]:
     store.studies.set_stage(study.id, "finalists")
     search.reporter.stage("training")
     finishing = Finishing(config, study, store, folder, data=data, search=search, key=key)
@@ -374,7 +369,7 @@ def _finish(
     )
     # Spread over the front, the best score first: where a budget is short, the last are left out.
     chosen = choose(front, config.finalists.first_round)
-    finalists, _ = trials.run(chosen, search.combined_scores())
+    finalists, trained = trials.run(chosen, search.combined_scores())
     search.reporter.stage("finalists")
     found = []
     for proposal in finalists:
@@ -383,7 +378,7 @@ def _finish(
             known = finishing.finish(proposal, _trained(config, trials, proposal, finalists[0]))
         found.append(known)
         search.spending.save()
-    return tuple(found)
+    return tuple(found), trained
 
 
 def _trained(config: StudyConfig, trials: Trials, proposal: Proposal, best: Proposal) -> Trained:

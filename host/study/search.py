@@ -156,9 +156,7 @@ class Search:
         if not feasible:
             raise InfeasibleError(self._why_nothing_fits())
         combined = self.combined_scores()
-        scores = np.array([combined[p.key] for p in feasible])
-        objectives = np.column_stack([-scores, self._measured_latencies(feasible)])
-        front = [feasible[index] for index in non_dominated(objectives)]
+        front = [feasible[index] for index in non_dominated(self._objectives(feasible))]
         return sorted(front, key=lambda p: (-combined[p.key], p.key))
 
     def measured(self) -> list[Proposal]:
@@ -202,11 +200,7 @@ class Search:
             why = f"of {looked_at} candidates most cannot meet the limits"
         elif self.spending.end("search", len(self.marks), self.spending.search_seconds_are_spent):
             why = f"the part of the {budget.minutes:g} minutes that is for the search is spent"
-        elif is_converged(
-            self.hypervolumes(search.patience + 1),
-            patience=search.patience,
-            min_gain=search.min_gain,
-        ):
+        elif self._has_converged():
             why = (
                 f"the front's hypervolume gained less than {search.min_gain:.0%} in "
                 f"{search.patience} generations"
@@ -215,6 +209,13 @@ class Search:
             return False
         self.stopped_because = why
         return True
+
+    def _has_converged(self) -> bool:
+        patience = self.config.search.patience
+        if len(self.marks) <= patience:
+            return False  # nothing to compare with yet, and a volume is dear
+        volumes = self.hypervolumes(patience + 1)
+        return is_converged(volumes, patience=patience, min_gain=self.config.search.min_gain)
 
     def _tell(self) -> None:
         """Say how the search stands."""
@@ -225,13 +226,8 @@ class Search:
         best = max(hopeful, key=lambda p: (combined[p.key], p.key))
         is_measured = best.key in self.ledger.keys
         kind = "measured" if is_measured else "predicted"
-        latencies = dict(
-            zip(
-                [device.name for device in self.ledger.devices],
-                self._objectives([best])[0, 1:].tolist(),
-                strict=True,
-            )
-        )
+        names = [device.name for device in self.ledger.devices]
+        latencies = dict(zip(names, self._latencies([best])[0].tolist(), strict=True))
         shown = ", ".join(f"{1e3 * s:.3g} ms on {name}" for name, s in latencies.items())
         facts = {
             "key": best.key,
@@ -332,24 +328,17 @@ class Search:
         combined = self.combined_scores()
         worst = min(combined.values()) - 1.0
         scores = [combined.get(p.key, worst) for p in proposals]
+        return np.column_stack([-np.array(scores), self._latencies(proposals)])
+
+    def _latencies(self, proposals: Sequence[Proposal]) -> Matrix:
+        """A row a proposal, a column a profile: as measured where it is, else as predicted."""
         latencies = self.surrogates.latencies(proposals)
         for row, proposal in enumerate(proposals):
             for column, device in enumerate(self.ledger.devices):
                 measured = self.ledger.value(proposal.key, device.name, "latency_seconds")
                 if measured is not None:
                     latencies[row, column] = measured
-        return np.column_stack([-np.array(scores), latencies])
-
-    def _measured_latencies(self, proposals: Sequence[Proposal]) -> Matrix:
-        rows = [
-            [
-                seconds
-                for device in self.ledger.devices
-                if (seconds := self.ledger.value(p.key, device.name, "latency_seconds")) is not None
-            ]
-            for p in proposals
-        ]
-        return np.array(rows)
+        return latencies
 
     def _left(self) -> int:
         """How many candidates may still be measured."""

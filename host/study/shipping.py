@@ -30,23 +30,22 @@ from host.preprocessing import AnyPreprocessing, Preprocessing, SignalPreprocess
 from host.store.store import Store
 from host.store.studies import Study
 from host.study.data import DATA, DataFacts
-from host.study.finalist import BundleFile, FinalistResult, FormResult, Inspection, Score
-from host.study.front import FrontReport, OnDevice, Predicted, Profile
+from host.study.finalist import (
+    BundleFile,
+    FinalistResult,
+    FormResult,
+    Inspection,
+    Score,
+    finalist_memo,
+)
+from host.study.front import FRONT, FrontReport, OnDevice, Predicted, Profile
 from host.study.gate import shipped_form
-
-FRONT = "front"
-"""Name of the stored result that holds the front."""
 
 _INPUT: TypeAdapter[AnyPreprocessing] = TypeAdapter(Preprocessing | SignalPreprocessing)
 
 
 class NothingToShipError(UsageError):
     """A study has no finalist of that key, or none for that class of devices."""
-
-
-def finalist_memo(key: str) -> str:
-    """The name under which the store keeps the result of a finalist."""
-    return f"finalist:{key}"
 
 
 def keep_input(store: Store, study_id: int, key: str, preprocessing: AnyPreprocessing) -> None:

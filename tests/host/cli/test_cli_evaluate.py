@@ -25,10 +25,9 @@ from host.measurement import (
     Verdict,
 )
 from host.store import Store
-from host.study.finalist import Choice, FinalistResult, FormResult, Score
-from host.study.front import FrontReport, FrontRow, LimitLine, OnDevice, Profile
+from host.study.finalist import Choice, FinalistResult, FormResult, Score, finalist_memo
+from host.study.front import FRONT, FrontReport, FrontRow, LimitLine, OnDevice, Profile
 from host.study.run import FINGERPRINT
-from host.study.shipping import FRONT, finalist_memo
 from host.workspace import Workspace
 
 if TYPE_CHECKING:

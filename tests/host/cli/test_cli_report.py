@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from host.__main__ import main
-from host.study.finalist import FinalistResult
-from host.study.front import FrontReport, FrontRow, OnDevice, Profile
-from host.study.shipping import FRONT, finalist_memo
+from host.study.finalist import FinalistResult, finalist_memo
+from host.study.front import FRONT, FrontReport, FrontRow, OnDevice, Profile
 
 
 def on_panel(latency, joules):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host.network.graph import Conv, GlobalPool, InvalidNetworkError, Pool, ShapeError, pair
-from host.spaces.base import Candidate, Task, sample
+from host.spaces.base import Candidate, SpaceChoiceError, Task, sample
 from host.spaces.conv1d import STAGE_FACTORS, Conv1d
 
 TWO_SENSORS = Task(channels=2, classes=4)
@@ -125,3 +125,15 @@ def test_the_end_of_the_network_is_the_mean_over_the_signal():
     network = built(LIKE_WDCNN.replace("head128", "head0"))
 
     assert isinstance(network.nodes[-2].layer, GlobalPool)
+
+
+def test_only_what_reads_no_more_than_a_window_is_left():
+    space = Conv1d({"width": (4,)}).reading_at_most(600)
+
+    assert next(d.choices for d in space.decisions if d.name == "length") == (256, 512)
+    assert next(d.choices for d in space.decisions if d.name == "width") == (4,)
+
+
+def test_windows_shorter_than_anything_reads_say_what_to_do():
+    with pytest.raises(SpaceChoiceError, match=r"windows have 100 samples.*cut longer windows"):
+        Conv1d().reading_at_most(100)

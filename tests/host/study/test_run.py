@@ -27,6 +27,7 @@ from host.spaces.base import Task
 from host.spaces.mobile import Mobile
 from host.spaces.refine import LUXURIES, Price
 from host.study.finalists import choose
+from host.study.front import FRONT
 from host.study.report import Reporter
 from host.study.run import (
     OtherConfigurationError,
@@ -36,7 +37,7 @@ from host.study.run import (
     run_study,
     stored_result,
 )
-from host.study.shipping import FRONT, NothingToShipError, bundle_contents, shippable, write_bundles
+from host.study.shipping import NothingToShipError, bundle_contents, shippable, write_bundles
 
 
 class StopsAt:

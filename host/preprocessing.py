@@ -20,6 +20,8 @@ Inputs = Pixels | Floats
 """Images as uint8, or windows of signals as float32; batch first, channels second."""
 
 _DEEP_MODES = ("I", "F")
+_INDIRECT_MODES = {"LAB": "RGB", "La": "LA"}
+"""Modes that Pillow turns into grey or colour only by way of another one."""
 # What Pillow's decoders raise on damaged files: its own errors, and what their parsers let through.
 _DECODER_ERRORS = (
     OSError,
@@ -94,14 +96,17 @@ AnyPreprocessing = Preprocessing | SignalPreprocessing
 def decode(content: bytes) -> Image.Image:
     """The image in a file's bytes, upright, in 8 bits a channel; of several frames the first.
 
-    Raises UnreadableImageError for what is damaged, too large, or deeper than 8 bits: how 16 bits
-    are to become 8 depends on the camera, so it is not guessed.
+    Its mode is one that becomes grey or colour as it is. Raises UnreadableImageError for what is
+    damaged, too large, or deeper than 8 bits: how 16 bits are to become 8 depends on the camera,
+    so it is not guessed.
     """
     try:
         with Image.open(io.BytesIO(content)) as opened:
             deep = _keeps_half_of_each_value(opened)
             opened.load()
             upright = ImageOps.exif_transpose(opened)
+            if upright.mode in _INDIRECT_MODES:
+                upright = upright.convert(_INDIRECT_MODES[upright.mode])
     except _DECODER_ERRORS as error:
         reason = re.sub(r" ?<_io\.BytesIO[^>]*>", "", str(error))
         raise UnreadableImageError(reason or type(error).__name__) from error

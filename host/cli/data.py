@@ -108,11 +108,14 @@ def check(  # noqa: PLR0913 - the options of a command
 
     if not signals and (length is not None or step is not None or channels is not None):
         raise UsageError("--length, --step and --channels are for signals: say --signals as well")
+    columns = _columns(column or (), channels)
+    if column and table is None:
+        raise UsageError("--column names columns of a table: give the table with --table as well")
     found = read_data(
         folder,
         kind="signals" if signals else "images",
         table=table,
-        columns=_columns(column or (), channels),
+        columns=columns,
         group=group,
         length=length,
         step=step,

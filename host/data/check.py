@@ -7,7 +7,7 @@ from pathlib import Path
 
 from host.data.dealing import Item, deal
 from host.data.images import ImageFolder, ImageItem
-from host.data.likeness import alike
+from host.data.likeness import Likeness, alike
 from host.data.listing import (
     IMAGE_SUFFIXES,
     RECORDING_SUFFIXES,
@@ -45,12 +45,18 @@ class GroupFacts:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Sizes as (width, height) and colours of each class, and pictures that look alike."""
+    """Sizes as (width, height) and colours of each class, and pictures that look alike.
+
+    `alike` lists the pairs that are most alike (see `host.data.likeness`); `alike_count` and
+    `alike_contrary` count them all, and those of two classes.
+    """
 
     sizes: Mapping[str, Counter[tuple[int, int]]]
     grey: Counts
     modes: Counter[str]
     alike: tuple[LikePair, ...]
+    alike_count: int
+    alike_contrary: int
 
 
 @dataclass(frozen=True)
@@ -184,23 +190,30 @@ def _image_facts(data: ImageFolder, seed: int) -> ImageFacts:
     for item in data.items:
         sizes[data.classes[item.label]][item.width, item.height] += 1
         grey[data.classes[item.label]] += item.grey
+    likeness, pairs = _alike(data, seed)
     return ImageFacts(
         sizes=sizes,
         grey=grey,
         modes=Counter(item.mode for item in data.items),
-        alike=_alike(data, seed),
+        alike=pairs,
+        alike_count=likeness.count,
+        alike_contrary=likeness.contrary,
     )
 
 
-def _alike(data: ImageFolder, seed: int) -> tuple[LikePair, ...]:
+def _alike(data: ImageFolder, seed: int) -> tuple[Likeness, tuple[LikePair, ...]]:
     """Pairs across parts, but for copies: those stand in one part."""
     parts = deal(data.items, len(data.classes), seed=seed)
     dealt: list[tuple[ImageItem, Subset]] = [
         (item, subset) for subset, chosen in parts.items() for item in chosen
     ]
-    found = alike([item.look for item, _ in dealt], [SUBSETS.index(subset) for _, subset in dealt])
-    pairs = [(dealt[pair.first], dealt[pair.second], pair.correlation) for pair in found]
-    return tuple(
+    likeness = alike(
+        [item.look for item, _ in dealt],
+        [SUBSETS.index(subset) for _, subset in dealt],
+        [item.label for item, _ in dealt],
+    )
+    pairs = [(dealt[pair.first], dealt[pair.second], pair.correlation) for pair in likeness.pairs]
+    return likeness, tuple(
         LikePair(
             paths=(one.path, other.path),
             parts=(part, other_part),

@@ -1,7 +1,7 @@
 """Data that a study learns from, whatever they are: pictures or windows of signals."""
 
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 from host.data.arrays import array_files
 from host.data.images import ImageFolder, ImageLoader, read_images
@@ -13,6 +13,7 @@ from host.data.listing import (
     Listing,
     files_below,
     list_folder,
+    require_possible,
     with_groups,
 )
 from host.data.signal_loader import SignalLoader
@@ -56,10 +57,6 @@ class Dataset(Protocol):
 
     def class_counts(self) -> dict[str, int]:
         """Samples of each class: images, or windows."""
-        ...
-
-    def with_seed(self, seed: int) -> Self:
-        """The same data, divided and drawn by another seed."""
         ...
 
     def split_at(self, shape: tuple[int, ...]) -> Split:
@@ -119,6 +116,7 @@ def read_data(
 
     Raises UsageError where there is nothing to read.
     """
+    require_possible(folder)
     found = _kind(folder, table, columns) if kind == "auto" else kind
     if found == "images":
         if length is not None or step is not None:

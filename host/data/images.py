@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Literal, cast
 
 import numpy as np
 
@@ -185,10 +185,6 @@ class ImageLoader:
         """Images of each class."""
         return self.folder.class_counts()
 
-    def with_seed(self, seed: int) -> Self:
-        """The same images, divided and drawn by another seed."""
-        return type(self)(self.folder, seed=seed)
-
     def split_at(self, shape: tuple[int, ...]) -> Split:
         """All images as a network reads them whose input has that shape (C, H, W).
 
@@ -211,19 +207,14 @@ class ImageLoader:
         shape = (channels or self.folder.channels, height, width)
         return self._splits.get(shape, lambda: self._load(*shape))
 
-    def batch(
-        self, count: int, height: int, width: int, channels: Channels | None = None
-    ) -> Floats:
-        """Up to `count` images of the training part, drawn by the seed, as float32 (N, C, H, W).
-
-        Normalised by their own mean and deviation. This is what proxies look at.
-        """
-        return self.labelled_batch(count, height, width, channels)[0]
-
     def labelled_batch(
         self, count: int, height: int, width: int, channels: Channels | None = None
     ) -> tuple[Floats, Labels]:
-        """The images of `batch`, and their classes (N,)."""
+        """Up to `count` images of the training part, drawn by the seed, and their classes (N,).
+
+        As float32 (N, C, H, W), normalised by their own mean and deviation. This is what proxies
+        look at.
+        """
         train = self.parts["train"]
         ordered = sorted(train, key=lambda item: draw(item.sha256, self.seed + 1))[:count]
         pixels, labels = self._decode(ordered, height, width, channels or self.folder.channels)
@@ -252,13 +243,6 @@ class ImageLoader:
         for _ in in_threads(fill, range(len(items))):
             pass
         return pixels, np.array([item.label for item in items], np.int64)
-
-
-def load_split(
-    folder: ImageFolder, *, height: int, width: int, seed: int, channels: Channels | None = None
-) -> Split:
-    """All images of a folder at one size; see ImageLoader."""
-    return ImageLoader(folder, seed=seed).split(height, width, channels)
 
 
 def preprocessing_of(pixels: Pixels) -> Preprocessing:

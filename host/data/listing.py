@@ -1,5 +1,6 @@
 """Which files a data set names: by class folders, or by a table; with their groups and parts."""
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ _SUBSET_NAMES: dict[str, Subset] = {
     "validation": "validation",
     "test": "test",
 }
+_SHOWN = 80  # characters of a path that is too long
 _THREADS = 2
 _AT_A_TIME = 1024  # futures that wait for their turn: each takes a kilobyte
 
@@ -92,6 +94,21 @@ def list_folder(path: Path, suffixes: frozenset[str], noun: str = "image") -> Li
     return Listing(path, tuple(classes), tuple(sorted(files, key=lambda file: file.path)))
 
 
+def require_possible(path: Path) -> None:
+    """Raises UsageError for a path that nothing can have, whether or not something is there."""
+    try:
+        path.lstat()
+    except ValueError as error:
+        raise UsageError(
+            f"{str(path)!r} has a NUL character, which no path can have: check the path"
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(
+                f"{str(path)[:_SHOWN]}... is too long for a path: check the path"
+            ) from error
+
+
 def files_below(folder: Path, suffixes: frozenset[str]) -> Iterator[Path]:
     """Files with those suffixes, at any depth, in no order; hidden ones are passed over."""
     for directory, _, names in os.walk(folder):
@@ -117,7 +134,8 @@ def with_groups(listing: Listing, pattern: str) -> Listing:
         raise UsageError(
             f"{listing.table} has a column of groups already: give no group pattern beside it"
         )
-    found = [_group_of(file.path, _compiled(pattern)) for file in listing.files]
+    compiled = _compiled(pattern)
+    found = [_group_of(file.path, compiled) for file in listing.files]
     missing = [f.path for f, group in zip(listing.files, found, strict=True) if group is None]
     if missing:
         raise UsageError(

@@ -147,9 +147,13 @@ def _from_csv(content: bytes) -> tuple[tuple[str, ...], npt.NDArray[np.float64]]
 
 
 def _cells(line: str, delimiter: str | None) -> list[str]:
+    """Raises UnreadableRecordingError for a cell that is longer than any number or name."""
     if delimiter is None:
         return line.split()
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter))]
+    except csv.Error as error:
+        raise UnreadableRecordingError(f"it has a line that is no CSV: {error}") from error
 
 
 def _is_number(cell: str, delimiter: str | None) -> bool:

@@ -3,7 +3,7 @@
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
@@ -53,10 +53,6 @@ class SignalLoader:
     def class_counts(self) -> dict[str, int]:
         """Windows of each class."""
         return self.folder.class_counts()
-
-    def with_seed(self, seed: int) -> Self:
-        """The same recordings, divided and drawn by another seed."""
-        return type(self)(self.folder, seed=seed)
 
     def split_at(self, shape: tuple[int, ...]) -> Split:
         """All windows as a network reads them whose input is (C, L), or (C, 1, L).

@@ -29,7 +29,7 @@ from host.data.recordings import (
     read_recording,
 )
 from host.data.split import Subset
-from host.data.trainable import first_complaint, missing_class
+from host.data.trainable import missing_class
 from host.errors import GenbaError, UsageError
 from host.preprocessing import Floats
 
@@ -121,27 +121,12 @@ class SignalFolder:
         return dict(zip(self.classes, counts, strict=True))
 
 
-def scan_signals(listing: Listing, windows: Windows, wanted: Sequence[str] = ()) -> SignalFolder:
-    """Read every recording of a listing and say which can be used.
+def read_signals(listing: Listing, windows: Windows, wanted: Sequence[str] = ()) -> SignalFolder:
+    """What a listing holds, whether or not a network can be trained on it.
 
     Recordings that cannot be read, have values that are not finite, are shorter than a window or
     have other channels than most, and copies in two classes or parts, are excluded and named.
-
-    Raises UsageError where no network could be trained on the rest.
     """
-    return trainable(read_signals(listing, windows, wanted))
-
-
-def trainable(folder: SignalFolder) -> SignalFolder:
-    """The same. Raises UsageError where no network could be trained on it."""
-    complaint = first_complaint(folder)
-    if complaint is not None:
-        raise UsageError(complaint)
-    return folder
-
-
-def read_signals(listing: Listing, windows: Windows, wanted: Sequence[str] = ()) -> SignalFolder:
-    """What a listing holds, whether or not a network can be trained on it."""
     labels = {name: label for label, name in enumerate(listing.classes)}
     read = in_threads(
         lambda file: _read_file(listing.root, file, labels[file.label], windows, wanted),
@@ -156,12 +141,22 @@ def read_arrays(files: ArrayFiles, length: int | None, step: int | None) -> Sign
     Without a length a window is as long as the first recording, without a step windows follow each
     other. Raises UsageError for files that do not fit each other or themselves.
     """
-    classes = in_order({row.label for row in files.rows()})
-    longest = next((row.values.shape[1] for row in files.rows()), 1) if length is None else length
-    windows = Windows(longest, longest if step is None else step)
-    listing = Listing(files.root, classes, ())
-    read = [_read_row(row, classes.index(row.label), windows) for row in files.rows()]
-    return _settled(listing, read, windows, ())
+    windows = None if length is None else Windows(length, length if step is None else step)
+    names: dict[str, int] = {}  # numbered as they come
+    read: list[_Read] = []
+    for row in files.rows():
+        if windows is None:
+            samples = row.values.shape[1]
+            windows = Windows(samples, samples if step is None else step)
+        read.append(_read_row(row, names.setdefault(row.label, len(names)), windows))
+    classes = in_order(set(names))
+    labels = [classes.index(name) for name in names]
+    return _settled(
+        Listing(files.root, classes, ()),
+        [_relabelled(one, labels) for one in read],
+        windows or Windows(1, 1 if step is None else step),
+        (),
+    )
 
 
 def split_signals(folder: SignalFolder, *, seed: int) -> dict[Subset, tuple[SignalItem, ...]]:
@@ -246,6 +241,13 @@ def _read_row(row: ArrayRow, label: int, windows: Windows) -> _Read:
         row=row.number,
     )
     return _described(item, Recording(names, values), windows)
+
+
+def _relabelled(read: _Read, labels: Sequence[int]) -> _Read:
+    if isinstance(read, ExcludedFile):
+        return read
+    item, channels = read
+    return replace(item, label=labels[item.label]), channels
 
 
 def _described(item: SignalItem, recording: Recording, windows: Windows) -> _Read:

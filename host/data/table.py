@@ -7,7 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from host.data.listing import ExcludedFile, ListedFile, Listing, by_path, subset_named
+from host.data.listing import (
+    ExcludedFile,
+    ListedFile,
+    Listing,
+    by_path,
+    require_possible,
+    subset_named,
+)
 from host.data.split import Subset
 from host.errors import UsageError
 
@@ -89,6 +96,7 @@ def _rows(table: Path, columns: Columns) -> Iterator[ListedFile | ExcludedFile]:
 
 
 def _text(table: Path) -> str:
+    require_possible(table)
     try:
         return table.read_bytes().decode("utf-8-sig")
     except OSError as error:
@@ -104,10 +112,13 @@ def _text(table: Path) -> str:
 
 def _header(table: Path, line: str, columns: Columns) -> tuple[str, list[str]]:
     """The delimiter and the names of the columns."""
-    read = [
-        (delimiter, [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])])
-        for delimiter in _DELIMITERS
-    ]
+    try:
+        read = [
+            (sign, [name.strip() for name in next(csv.reader([line], delimiter=sign), [])])
+            for sign in _DELIMITERS
+        ]
+    except csv.Error as error:
+        raise UsageError(f"{table} is no CSV file: its first line: {error}") from error
     for delimiter, names in read:
         if columns.path in names and columns.label in names:
             return delimiter, names
@@ -141,6 +152,10 @@ def _listed(
     path, label = row.get(columns.path, ""), row.get(columns.label, "")
     if not path:
         return ExcludedFile(f"line {line} of {table.name}", "the row has no path")
+    if "\0" in path:
+        return ExcludedFile(
+            f"line {line} of {table.name}", "the path has a NUL character, which no path can have"
+        )
     path = _normal(table.parent, path)
     if not label:
         return ExcludedFile(path, f"line {line} of {table.name} gives it no label")
@@ -156,9 +171,16 @@ def _listed(
 
 def _normal(folder: Path, path: str) -> str:
     """The path with slashes and without detours; backslashes are those of Windows."""
-    if "\\" in path and not (folder / path).exists():
+    if "\\" in path and not _exists(folder / path):
         path = path.replace("\\", "/")
     return Path(os.path.normpath(path)).as_posix()
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def _listed_names(names: Sequence[str]) -> str:

@@ -1,5 +1,8 @@
 """A `Network` as a torch module: for proxies and for training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -107,6 +110,25 @@ def draw_weights(module: nn.Module, *, seed: int) -> None:
             layer.reset_running_stats()
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+
+@contextmanager
+def modes_kept(module: nn.Module) -> Iterator[None]:
+    """Puts each layer back into the mode that it was in, training or evaluation."""
+    was_training = {layer: layer.training for layer in module.modules()}
+    try:
+        yield
+    finally:
+        for layer, training in was_training.items():
+            layer.training = training
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Puts a module into evaluation mode, and each layer back into its own afterwards."""
+    with modes_kept(module):
+        module.eval()
+        yield
 
 
 class _UndrawnConv2d(nn.Conv2d):

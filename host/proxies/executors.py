@@ -4,18 +4,15 @@ All of them give the same numbers: a score is a function of its work alone, comp
 """
 
 import logging
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from host.errors import GenbaError, UsageError
+from host.helper import Helper, HelperEndedError
 from host.proxies.work import NO_BATCH, Batch, Scores, Work, compute
 
 if TYPE_CHECKING:
@@ -26,7 +23,6 @@ _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 """For the batches of images; what does not fit goes to disk."""
 _WORKS_PER_PROCESS = 2
 """So many are with Ray at a time: one computes, the next waits."""
-_JOIN_SECONDS = 5.0
 
 
 class ScoringError(GenbaError):
@@ -83,7 +79,7 @@ class LocalPool:
 
         for place in range(self._processes):
             if place == len(self._workers):
-                self._workers.append(_Worker.start())
+                self._workers.append(_Worker())
             feed(self._workers[place])
             if len(busy) <= place:  # fewer works than processes
                 break
@@ -220,51 +216,35 @@ def _taken(work: Work, answer: _Answer) -> Scores:
 
 
 class _Worker:
-    """A process at the other end of a pipe, which remembers the batch that it was sent last."""
+    """A process that computes works, and remembers the batch that it was sent last."""
 
-    def __init__(self, process: BaseProcess, connection: Connection) -> None:
-        self.connection = connection
-        self._process = process
+    def __init__(self) -> None:
+        self.process = Helper(_serve)
         self._batch: Batch | None = None
 
-    @classmethod
-    def start(cls) -> "_Worker":
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        with _interrupts_ignored():
-            process.start()
-        theirs.close()  # so that the end of the process is the end of the pipe
-        return cls(process, ours)
+    @property
+    def connection(self) -> Connection:
+        return self.process.connection
 
     def send(self, work: Work) -> None:
         """Raises WorkerCrashedError where nobody is there any more."""
         batch = None if work.batch is self._batch else work.batch
         try:
-            self.connection.send((replace(work, batch=NO_BATCH), batch))
-        except OSError as error:
-            raise WorkerCrashedError(_crashed(work, self._how())) from error
+            self.process.send((replace(work, batch=NO_BATCH), batch))
+        except HelperEndedError as error:
+            raise WorkerCrashedError(_crashed(work, str(error))) from error
         self._batch = work.batch
 
     def receive(self, work: Work) -> _Answer:
         """Raises WorkerCrashedError."""
         try:
-            answer: _Answer = self.connection.recv()
-        except (EOFError, OSError) as error:
-            raise WorkerCrashedError(_crashed(work, self._how())) from error
+            answer: _Answer = self.process.receive()
+        except HelperEndedError as error:
+            raise WorkerCrashedError(_crashed(work, str(error))) from error
         return answer
 
     def end(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
-
-    def _how(self) -> str:
-        self._process.join(_JOIN_SECONDS)
-        code = self._process.exitcode
-        if code is None or code >= 0:
-            return f"its exit code was {code}"
-        return f"it was ended by {signal.Signals(-code).name}"
+        self.process.end()
 
 
 def _serve(connection: Connection) -> None:
@@ -275,21 +255,6 @@ def _serve(connection: Connection) -> None:
             work, fresh = connection.recv()
             batch = fresh or batch
             connection.send(_attempt_with(work, batch))
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """A process that is started meanwhile ignores Ctrl-C from its first moment: the terminal sends
-    it to all, and whoever has the pool ends them.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _crashed(work: Work, how: str) -> str:

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from host.network.torch_module import modes_kept
+
 ACTIVATIONS = (
     nn.ReLU,
     nn.ReLU6,
@@ -60,17 +62,14 @@ def left_as_it_was(module: nn.Module) -> Iterator[None]:
     Inside, layers that draw numbers (dropout) start from one fixed state.
     """
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    was_training = {layer: layer.training for layer in module.modules()}
     trainable = {parameter: parameter.requires_grad for parameter in module.parameters()}
     try:
-        with torch.random.fork_rng(devices=[]):
+        with modes_kept(module), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             yield
     finally:
         for parameter, required in trainable.items():
             parameter.requires_grad_(required)
-        for layer, training in was_training.items():
-            layer.training = training
         with torch.no_grad():
             for name, buffer in module.named_buffers():
                 buffer.copy_(buffers[name])

@@ -105,9 +105,10 @@ def _left_out(check: DataCheck) -> Iterator[str]:
 
 
 def _alike(check: DataCheck) -> Iterator[str]:
-    pairs = () if check.images is None else check.images.alike
-    for pair in pairs[:PAIRS_SHOWN]:
+    if check.images is None:
+        return
+    for pair in check.images.alike[:PAIRS_SHOWN]:
         (one, other), (part, other_part) = pair.paths, pair.parts
         yield f"alike, {pair.correlation:.3f}: {one} ({part}) and {other} ({other_part})"
-    if len(pairs) > PAIRS_SHOWN:
-        yield f"and {len(pairs) - PAIRS_SHOWN} more pairs, see --json"
+    if check.images.alike_count > PAIRS_SHOWN:
+        yield f"and {check.images.alike_count - PAIRS_SHOWN} more pairs, see --json"

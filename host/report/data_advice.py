@@ -1,7 +1,7 @@
 """What a person should do about data before a training: sentences, the gravest first."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from host.data.check import DataCheck
 from host.data.dealing import TEST_FRACTION
@@ -70,7 +70,7 @@ def _about_files(check: DataCheck) -> Iterator[str]:
     unusable = [file for file in check.excluded if file.why == "unusable"]
     if unusable:
         yield (
-            f"{_counted(len(unusable), 'file')} cannot be used and {_are(unusable)} left out, "
+            f"{_counted(len(unusable), 'file')} cannot be used and {_are(len(unusable))} left out, "
             f"such as {unusable[0].path} ({unusable[0].reason}): repair or remove "
             f"{'it' if len(unusable) == 1 else 'them'}"
         )
@@ -88,19 +88,20 @@ def _about_files(check: DataCheck) -> Iterator[str]:
 def _about_likeness(check: DataCheck) -> Iterator[str]:
     if check.images is None or not check.images.alike:
         return
-    pairs = check.images.alike
+    pairs, count = check.images.alike, check.images.alike_count
     one, other = pairs[0].paths
     yield (
-        f"{_counted(len(pairs), 'pair')} of pictures in different parts {_verb(pairs, 'look')} "
+        f"{_counted(count, 'pair')} of pictures in different parts {_verb(count, 'look')} "
         f"alike, such as {one} ({pairs[0].parts[0]}) and {other} ({pairs[0].parts[1]}): where they "
         "show one part or one moment, put them into one group with --group, or remove one; a test "
         "on them flatters"
     )
-    contrary = [pair for pair in pairs if pair.classes[0] != pair.classes[1]]
-    if contrary:
-        one, other = contrary[0].paths
+    contrary = next((pair for pair in pairs if pair.classes[0] != pair.classes[1]), None)
+    if contrary is not None:
+        one, other = contrary.paths
+        several = check.images.alike_contrary
         yield (
-            f"{len(contrary)} of these pairs {_are(contrary)} of different classes, such as {one} "
+            f"{several} of these pairs {_are(several)} of different classes, such as {one} "
             f"and {other}: look whether one of them is labelled wrongly"
         )
 
@@ -222,9 +223,9 @@ def _counted(count: int, noun: str) -> str:
     return f"1 {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _are(things: Sequence[object]) -> str:
-    return "is" if len(things) == 1 else "are"
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
-def _verb(things: Sequence[object], plural: str) -> str:
-    return f"{plural}s" if len(things) == 1 else plural
+def _verb(count: int, plural: str) -> str:
+    return f"{plural}s" if count == 1 else plural

@@ -56,4 +56,6 @@ def _image_record(facts: ImageFacts) -> Record:
         "grey": dict(facts.grey),
         "modes": dict(facts.modes),
         "alike": [asdict(pair) for pair in facts.alike],
+        "alike_count": facts.alike_count,
+        "alike_of_two_classes": facts.alike_contrary,
     }

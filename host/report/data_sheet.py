@@ -108,6 +108,10 @@ def _ticket(item: ImageItem | SignalItem, seed: int) -> str:
     return draw(f"sheet {item.sha256}", seed)
 
 
+def _window_number(item: SignalItem, seed: int) -> int:
+    return int(_ticket(item, seed)[:8], 16) % item.weight
+
+
 def _cell(
     item: ImageItem | SignalItem, part: Subset, note: str, paint: Callable[[Axes], None]
 ) -> Cell:
@@ -134,18 +138,18 @@ def _window_cells(data: SignalFolder, seed: int) -> list[list[Cell]]:
     for label in range(min(len(data.classes), MOST_CLASSES)):
         items = [item for item in data.items if item.label == label]
         drawn += sorted(items, key=lambda item: _ticket(item, seed))[:COLUMNS]
-    starts, windows = [], []
-    for item, values in recordings_of(data, drawn):
-        chosen = int(_ticket(item, seed)[:8], 16) % item.weight
-        starts.append(chosen * data.windows.step)
-        windows.append(data.windows.cut(values)[chosen].copy())
+    starts = {item.path: _window_number(item, seed) * data.windows.step for item in drawn}
+    read: dict[str, Floats] = {}
+    # In the order of their paths: a file with many recordings is then read once.
+    for item, values in recordings_of(data, sorted(drawn, key=lambda item: item.path)):
+        read[item.path] = data.windows.cut(values)[_window_number(item, seed)].copy()
     cells: list[list[Cell]] = [[] for _ in range(min(len(data.classes), MOST_CLASSES))]
-    if not windows:
+    if not drawn:
         return cells
-    stacked = np.stack(windows)
+    stacked = np.stack([read[item.path] for item in drawn])
     scaled = preprocessing_of_windows(stacked).normalise(stacked)
-    for item, start, window in zip(drawn, starts, scaled, strict=True):
-        note = f"from sample {start + 1}"
+    for item, window in zip(drawn, scaled, strict=True):
+        note = f"from sample {starts[item.path] + 1}"
         cells[item.label].append(_cell(item, part_of[item.path], note, _lines(window)))
     return cells
 

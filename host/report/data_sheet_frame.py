@@ -93,7 +93,7 @@ def _has_glyph(sign: str) -> bool:
 
     with fonts():
         families = list(mpl.rcParams["font.family"])
-        return any(ord(sign) in get_font(findfont(family)).get_charmap() for family in families)
+        return any(get_font(findfont(family)).get_char_index(ord(sign)) for family in families)
 
 
 def _shortened(text: str) -> str:

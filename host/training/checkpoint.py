@@ -19,6 +19,8 @@ from host.training.errors import TrainingError
 from host.training.recipe import TrainConfig
 
 _FORMAT = 2
+_DAMAGES = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError)
+"""What torch raises on files that it did not write like that."""
 
 
 def write_checkpoint(path: Path, identity: str, state: Mapping[str, Any]) -> None:
@@ -62,7 +64,7 @@ def read_checkpoint(path: Path, identity: str) -> dict[str, Any] | None:
         return None
     try:
         state = torch.load(path, weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except (*_DAMAGES, pickle.UnpicklingError) as error:
         raise TrainingError(
             f"the checkpoint {path} is damaged: remove it to start that training again"
         ) from error

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from host.errors import UsageError
+from host.network.torch_module import evaluating
 from host.preprocessing import AnyPreprocessing, Inputs
-from host.training.inference import evaluating
 
 
 @dataclass(frozen=True, eq=False)

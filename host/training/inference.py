@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from host.network.torch_module import evaluating
 from host.preprocessing import AnyPreprocessing, Inputs
 
 _BATCH = 64
@@ -28,18 +29,6 @@ def logits_of_module(
         ]
         logits: npt.NDArray[np.float32] = torch.cat(parts).numpy()
         return logits
-
-
-@contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Puts a module into evaluation mode, and each layer back into its own afterwards."""
-    was_training = {layer: layer.training for layer in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for layer, training in was_training.items():
-            layer.training = training
 
 
 @contextlib.contextmanager

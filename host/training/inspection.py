@@ -56,9 +56,7 @@ class InspectionFigures:
     least on the validation part; `cost_per_sample` is what that makes on average over the test
     samples, with as many defects as there are among them. `recall` is the share of defects found at
     `rate_threshold`, which keeps false alarms within the limit on the validation part, and
-    `false_alarm_rate` what they really are on the test part there. `recall_on_test_curve` is read
-    off the test part's own ROC curve at the limit: what a threshold chosen by looking at the test
-    samples would find, so a figure for comparing networks, not one to expect in the plant.
+    `false_alarm_rate` what they really are on the test part there.
     """
 
     threshold: float
@@ -67,7 +65,6 @@ class InspectionFigures:
     rate_threshold: float
     recall: Estimate
     false_alarm_rate: Estimate
-    recall_on_test_curve: Estimate
 
 
 def score_defects(labels: Ints, logits: npt.ArrayLike, *, defect: int) -> Scored:
@@ -102,7 +99,6 @@ def inspect_defects(
     rate_threshold = threshold_within_rate(validation, false_alarm_rate_limit)
     confusion = confusion_at(test, threshold)
     (good, false_alarms), (missed, found) = confusion_at(test, rate_threshold)
-    on_curve = recall_on_curve(test, false_alarm_rate_limit)
     return InspectionFigures(
         threshold=threshold,
         confusion=confusion,
@@ -110,7 +106,6 @@ def inspect_defects(
         rate_threshold=rate_threshold,
         recall=_share(found, missed + found),
         false_alarm_rate=_share(false_alarms, good + false_alarms),
-        recall_on_test_curve=_share(on_curve * (missed + found), missed + found),
     )
 
 
@@ -150,22 +145,6 @@ def threshold_within_rate(scored: Scored, limit: float) -> float:
     return float(thresholds[false_alarms <= limit * goods + _ROUNDING].min())
 
 
-def recall_on_curve(scored: Scored, rate: float) -> float:
-    """The share of defects found at that false-alarm rate, between points of the ROC linearly."""
-    _, false_alarms, found = _cuts(scored)
-    rates = false_alarms / np.count_nonzero(~scored.defects)
-    recalls = found / np.count_nonzero(scored.defects)
-    below = rates <= rate + _ROUNDING
-    # Where the curve rises straight up, its upper end counts.
-    left_rate, left_recall = float(rates[below].max()), float(recalls[below].max())
-    if bool(below.all()):
-        return left_recall
-    right_rate = float(rates[~below].min())
-    right_recall = float(recalls[rates == right_rate].min())
-    part = max(0.0, rate - left_rate) / (right_rate - left_rate)
-    return left_recall + (right_recall - left_recall) * part
-
-
 def _cuts(scored: Scored) -> tuple[Floats, Floats, Floats]:
     """Thresholds from the lowest up, one between any two scores, and what each lets through.
 
@@ -185,5 +164,5 @@ def _cuts(scored: Scored) -> tuple[Floats, Floats, Floats]:
     return thresholds, at_or_above(~scored.defects), at_or_above(scored.defects)
 
 
-def _share(successes: float, n: int) -> Estimate:
+def _share(successes: int, n: int) -> Estimate:
     return Estimate(successes / n, *wilson_interval(successes, n), n)

@@ -68,10 +68,9 @@ def accuracy(labels: Ints, answers: Ints) -> Estimate:
     return Estimate(right / len(labels), *wilson_interval(right, len(labels)), len(labels))
 
 
-def wilson_interval(successes: float, n: int) -> tuple[float, float]:
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """The 95 % score interval of a proportion (Wilson 1927, JASA 22:209).
 
-    A share that is read between two counts may have `successes` that are no whole number.
     Raises ValueError for n < 1.
     """
     if n < 1:

@@ -5,15 +5,11 @@ threads share badly and, beside other work on the same CPU, far worse than one d
 trainings in two processes lose nothing.
 """
 
-import multiprocessing
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +17,13 @@ from torch import nn
 
 from host.data.split import Samples, Split
 from host.errors import GenbaError
+from host.helper import Helper, HelperEndedError
 from host.training.errors import DivergedError, TrainingError
 from host.training.history import EpochRecord, TrainResult
 from host.training.recipe import TrainConfig
 from host.training.train import train
 
 OnEpoch = Callable[[str, EpochRecord], None]
-_JOIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,48 +140,40 @@ class _Failed:
 
 
 class _Helper:
-    """A process at the other end of a pipe, which remembers the data that it was sent last."""
+    """A process that trains, and remembers the data that it was sent last."""
 
     def __init__(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
         self.key = ""
+        self._process = Helper(_serve)
         self._data: Split | None = None
-        self._process: BaseProcess = context.Process(target=_serve, args=(theirs,), daemon=True)
-        with _interrupts_ignored():
-            self._process.start()
-        theirs.close()  # so that the end of the process is the end of the pipe
+
+    @property
+    def connection(self) -> Connection:
+        return self._process.connection
 
     def send(self, training: Training, data: Split) -> None:
         """Raises TrainingError where nobody is there any more."""
         self.key = training.key
         try:
-            self.connection.send((training, None if data is self._data else _without_test(data)))
-        except OSError as error:
-            raise TrainingError(self._ended()) from error
+            self._process.send((training, None if data is self._data else _without_test(data)))
+        except HelperEndedError as error:
+            raise TrainingError(self._ended(error)) from error
         self._data = data
 
     def receive(self) -> EpochRecord | Outcome:
         """Raises TrainingError."""
         try:
-            message: EpochRecord | Outcome | _Failed = self.connection.recv()
-        except (EOFError, OSError) as error:
-            raise TrainingError(self._ended()) from error
+            message: EpochRecord | Outcome | _Failed = self._process.receive()
+        except HelperEndedError as error:
+            raise TrainingError(self._ended(error)) from error
         if isinstance(message, _Failed):
             raise TrainingError(message.sentence)
         return message
 
     def end(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self.connection.close()
+        self._process.end()
 
-    def _ended(self) -> str:
-        self._process.join(_JOIN_SECONDS)
-        code = self._process.exitcode
-        how = f"its exit code was {code}"
-        if code is not None and code < 0:
-            how = f"it was ended by {signal.Signals(-code).name}"
+    def _ended(self, how: HelperEndedError) -> str:
         return (
             f"a process ended while it trained {self.key} ({how}): if memory ran out, use fewer "
             "processes or a smaller batch_size; the same command goes on"
@@ -213,18 +201,3 @@ def _answer(training: Training, data: Split, connection: Connection) -> Outcome 
         return _outcome(training, data, lambda _key, record: connection.send(record))
     except GenbaError as error:
         return _Failed(str(error))
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """A process that is started meanwhile ignores Ctrl-C from its first moment: the terminal sends
-    it to all, and whoever has the trainers ends them.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -318,6 +318,48 @@ def test_signals_are_cut_and_odd_channels_are_named(
     assert chosen["signals"]["rising"] == []
 
 
+def test_a_sheet_of_recordings_in_few_files_reads_each_file_once(
+    tmp_path: Path, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        labels = np.arange(40) % 2
+        np.savez(tmp_path / f"{name}.npz", inputs=rng.normal(size=(40, 1, 50)), labels=labels)
+    read: list[str] = []
+    read_bytes = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        read.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+
+    check(tmp_path, "--signals", "--out", tmp_path / "out")
+
+    assert sorted(read) == ["one.npz", "one.npz", "two.npz", "two.npz"]  # checked, then drawn
+
+
+def test_pairs_beyond_those_that_are_listed_are_counted(
+    photos: Path, check: Check, text: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("host.data.likeness.MOST_LISTED", 20)
+    for part in ("train", "test"):
+        for number in range(6):
+            pixels = np.array(picture(7))
+            pixels[int(part == "test"), number] ^= 1
+            (photos / part / "a").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(photos / part / "a" / f"{number}.png")
+        write_class(photos / part / "b", 30, 300 if part == "train" else 400)
+
+    _, found = check(photos)
+
+    assert len(found["images"]["alike"]) == 20
+    assert found["images"]["alike_count"] == 36
+    assert found["images"]["alike_of_two_classes"] == 0
+    assert any("36 pairs of pictures in different parts look alike" in w for w in found["warnings"])
+    assert "and 26 more pairs" in text(photos)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

@@ -154,6 +154,60 @@ def test_images_without_a_part_follow_their_group_into_the_one_that_is_given(sho
     assert folder.excluded == ()
 
 
+def split_by_table(folder: Path, *special: str) -> ImageFolder:
+    """Three pictures a, b, c, where b is a copy of a, in rows of their own."""
+    for name, seed in (("a", 7000), ("b", 7000), ("c", 7001)):
+        picture(seed).save(folder / f"{name}.png")
+    return read_data(folder, table=table_of(folder, "path,label,group,split", *special))  # type: ignore[return-value]
+
+
+def test_a_copy_of_a_picture_follows_its_group_into_test(tmp_path: Path) -> None:
+    folder = split_by_table(tmp_path, "a.png,bad,g1,", "b.png,bad,,", "c.png,bad,g1,test")
+
+    assert {item.path: item.subset for item in folder.items} == {
+        "a.png": "test",
+        "b.png": "test",
+        "c.png": "test",
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "excluded"),
+    [
+        (
+            ("a.png,bad,g1,train", "b.png,bad,,", "c.png,bad,g1,test"),
+            {"a.png": 'its group "g1" stands in test'},
+        ),
+        (
+            ("a.png,bad,g1,train", "b.png,bad,,train", "c.png,bad,g1,test"),
+            {
+                "a.png": 'its group "g1" stands in test',
+                "b.png": "copies and groups tie it to a picture of test",
+            },
+        ),
+        (
+            ("a.png,bad,g1,train", "b.png,bad,,test", "c.png,bad,g1,train"),
+            {
+                "a.png": "the same picture stands in test",
+                "c.png": "copies and groups tie it to a picture of test",
+            },
+        ),
+        (
+            ("a.png,bad,g1,", "b.png,bad,g2,train", "c.png,bad,g1,validation"),
+            {"b.png": "the same picture stands in validation"},
+        ),
+    ],
+    ids=["follows", "copy of a group", "group of a copy", "two groups"],
+)
+def test_what_hangs_together_by_a_copy_and_a_group_never_stands_in_two_parts(
+    tmp_path: Path, rows: tuple[str, ...], excluded: dict[str, str]
+) -> None:
+    folder = split_by_table(tmp_path, *rows)
+
+    assert {file.path: file.reason for file in folder.excluded} == excluded
+    assert len({item.subset for item in folder.items}) == 1
+
+
 def test_a_class_in_two_groups_only_cannot_be_divided_and_says_so(shots: Path) -> None:
     with pytest.raises(
         UsageError,
@@ -193,6 +247,24 @@ def test_images_of_other_colour_models_are_read(tmp_path: Path, mode: str) -> No
 
     assert pixels.shape == (3, 6, 6)
     assert pixels.std() > 10
+
+
+def test_images_in_cielab_are_read_in_grey_and_in_colour(tmp_path: Path) -> None:
+    from PIL import ImageCms
+
+    profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    lab = ImageCms.profileToProfile(picture(1).convert("RGB"), *profiles, outputMode="LAB")
+    assert lab is not None
+    for name in ("bad", "good"):
+        (tmp_path / name).mkdir()
+    lab.save(tmp_path / "bad" / "x.tiff")
+
+    folder = read_data(tmp_path)
+
+    assert [item.path for item in folder.items] == ["bad/x.tiff"]
+    image = decode((tmp_path / "bad" / "x.tiff").read_bytes())
+    assert pixels_of(image, 6, 6, 1).std() > 10
+    assert np.abs(pixels_of(image, 12, 12, 3).astype(int) - np.asarray(picture(1))).max() < 12
 
 
 def png16(colour_type: int, channels: int) -> bytes:
@@ -235,9 +307,10 @@ def test_a_batch_at_a_shape_is_the_batch_of_that_size(shots: Path) -> None:
     inputs, labels = loader.batch_at(6, (3, 8, 10))
 
     assert inputs.shape == (6, 3, 8, 10)
-    assert np.array_equal(inputs, loader.batch(6, 8, 10, 3))
+    assert np.array_equal(inputs, loader.labelled_batch(6, 8, 10, 3)[0])
     assert labels.shape == (6,)
-    assert not np.array_equal(inputs, loader.with_seed(9).batch_at(6, (3, 8, 10))[0])
+    other = ImageLoader(loader.folder, seed=9)
+    assert not np.array_equal(inputs, other.batch_at(6, (3, 8, 10))[0])
 
 
 def test_splits_beyond_what_may_be_kept_are_loaded_again(shots: Path) -> None:

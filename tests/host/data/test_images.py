@@ -16,7 +16,6 @@ from host.data.images import (
     ImageFolder,
     ImageItem,
     ImageLoader,
-    load_split,
     preprocessing_of,
     scan_folder,
     split_items,
@@ -164,8 +163,8 @@ def test_grey_pictures_stored_in_colour_count_as_grey(two_classes: Path) -> None
 
     assert grey.channels == 1
     assert colour.channels == 3
-    assert load_split(colour, height=4, width=6, seed=0).train.inputs.shape[1:] == (3, 4, 6)
-    assert load_split(grey, height=4, width=6, seed=0, channels=3).train.inputs.shape[1] == 3
+    assert ImageLoader(colour, seed=0).split(4, 6).train.inputs.shape[1:] == (3, 4, 6)
+    assert ImageLoader(grey, seed=0).split(4, 6, 3).train.inputs.shape[1] == 3
 
 
 def test_parts_that_the_folder_has_are_kept(tmp_path: Path) -> None:
@@ -281,7 +280,7 @@ def test_copies_of_a_picture_stay_in_one_part(seed: int) -> None:
 
 
 def test_training_pixels_are_normalised_by_their_own_mean_and_deviation(two_classes: Path) -> None:
-    split = load_split(scan_folder(two_classes), height=10, width=12, seed=0)
+    split = ImageLoader(scan_folder(two_classes), seed=0).split(10, 12)
 
     normalised = split.preprocessing.normalise(split.train.inputs)
 
@@ -324,17 +323,18 @@ def test_a_file_that_changed_after_the_scan_is_named(
     spoil(two_classes / "bad" / "004.png")
 
     with pytest.raises(GenbaError, match=f"004.png.* {message}"):
-        load_split(folder, height=8, width=8, seed=0)
+        ImageLoader(folder, seed=0).split(8, 8)
 
 
 def test_the_batch_for_proxies_comes_from_the_training_part_only(two_classes: Path) -> None:
     loader = ImageLoader(scan_folder(two_classes), seed=0)
 
-    batch = loader.batch(8, 10, 12)
+    batch, labels = loader.labelled_batch(8, 10, 12)
 
     assert batch.shape == (8, 1, 10, 12)
-    assert np.array_equal(batch, loader.batch(8, 10, 12))
-    assert loader.batch(1000, 10, 12).shape[0] == len(loader.parts["train"])
+    assert labels.shape == (8,)
+    assert np.array_equal(batch, loader.labelled_batch(8, 10, 12)[0])
+    assert len(loader.labelled_batch(1000, 10, 12)[0]) == len(loader.parts["train"])
     held_back = loader.split(10, 12)
     shapes = {hash(np.argsort(image.ravel()).tobytes()) for image in batch}
     for images in (held_back.validation, held_back.test):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from host.data.likeness import alike, look_of
+from host.data.likeness import MOST_LISTED, Likeness, alike, look_of
 
 
 def scene(seed: int, *, background: int = 0, side: int = 96) -> Image.Image:
@@ -25,7 +25,8 @@ def saved_as_jpeg(image: Image.Image) -> Image.Image:
 
 
 def found(images: list[Image.Image], parts: list[int]) -> list[tuple[int, int]]:
-    return [(pair.first, pair.second) for pair in alike([look_of(i) for i in images], parts)]
+    looks = [look_of(image) for image in images]
+    return [(pair.first, pair.second) for pair in alike(looks, parts, [0] * len(looks)).pairs]
 
 
 @pytest.mark.parametrize(
@@ -61,9 +62,32 @@ def test_more_pictures_than_are_compared_at_a_time_are_all_compared() -> None:
     looks = [row.tobytes() for row in rng.integers(0, 256, (5000, 256)).astype(np.uint8)]
     looks[4990], looks[4999], looks[4500] = looks[3], looks[4001], looks[2501]
 
-    pairs = alike(looks, [n % 2 for n in range(5000)])
+    likeness = alike(looks, [n % 2 for n in range(5000)], [0] * 5000)
 
-    assert {(pair.first, pair.second) for pair in pairs} == {(3, 4990), (2501, 4500)}
+    found = {(pair.first, pair.second) for pair in likeness.pairs}
+    assert found == {(3, 4990), (2501, 4500)}
+    assert likeness.count == 2
+
+
+def test_of_too_many_pairs_the_most_alike_are_listed_and_all_are_counted() -> None:
+    """200 near copies in either part, a tenth of them labelled otherwise, and one exact copy."""
+    rng = np.random.default_rng(0)
+    base, other = rng.integers(20, 236, (2, 256))
+    rows = [base + rng.integers(-4, 5, 256) for _ in range(400)]
+    rows += [other + rng.integers(-90, 91, 256) for _ in range(400)]
+    rows[399] = rows[0]
+    looks = [np.clip(row, 0, 255).astype(np.uint8).tobytes() for row in rows]
+    parts = [n // 200 % 2 for n in range(800)]
+    labels = [int(n < 20) for n in range(800)]
+
+    likeness = alike(looks, parts, labels)
+
+    contrary = [pair for pair in likeness.pairs if pair.first < 20]
+    assert (likeness.count, likeness.contrary) == (200 * 200, 20 * 200)
+    assert (len(likeness.pairs), len(contrary)) == (2 * MOST_LISTED, MOST_LISTED)
+    assert (likeness.pairs[0].first, likeness.pairs[0].second) == (0, 399)
+    values = [pair.correlation for pair in likeness.pairs]
+    assert values == sorted(values, reverse=True)
 
 
 def test_flat_pictures_look_like_nothing() -> None:
@@ -71,10 +95,10 @@ def test_flat_pictures_look_like_nothing() -> None:
 
 
 def test_none_and_one_have_no_pairs() -> None:
-    assert alike([], []) == []
+    assert alike([], [], []) == Likeness((), 0, 0)
     assert found([scene(1)], [0]) == []
 
 
 def test_a_part_for_each_picture_is_needed() -> None:
     with pytest.raises(ValueError, match="1 looks do not fit 2 parts"):
-        alike([look_of(scene(1))], [0, 1])
+        alike([look_of(scene(1))], [0, 1], [0])

@@ -72,6 +72,12 @@ def test_a_csv_file_that_cannot_be_used_says_where_and_why(text: str, reason: st
         read_recording(text.encode(), ".csv", wanted)
 
 
+@pytest.mark.parametrize("text", ["{0},2\n1,2\n", "x,y\n1,2\n3,{0}\n"], ids=["first", "later"])
+def test_a_cell_that_is_longer_than_any_is_a_sentence(text: str) -> None:
+    with pytest.raises(UnreadableRecordingError, match="a line that is no CSV: field larger"):
+        read_recording(text.format("x" * 200_000).encode(), ".csv")
+
+
 def test_shift_jis_is_named() -> None:
     with pytest.raises(UnreadableRecordingError, match="perhaps Shift-JIS: save it as UTF-8"):
         read_recording("時刻,振動\n1,2\n".encode("cp932"), ".csv")

@@ -355,6 +355,33 @@ def test_files_of_arrays_say_the_parts_and_names_of_classes_and_groups(tmp_path:
     assert loader.parts["test"][0].group == "test0"
 
 
+def test_each_file_of_arrays_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = np.random.default_rng(0).normal(size=(2, 2, 1, 20))
+    np.savez(tmp_path / "one.npz", inputs=inputs[0], labels=np.array(["worn", "ok"]))
+    np.savez(tmp_path / "two.npz", inputs=inputs[1], labels=np.array(["broken", "ok"]))
+    read: list[str] = []
+    read_bytes = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        read.append(path.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+
+    folder = read_data(tmp_path)
+
+    assert read == ["one.npz", "two.npz"]
+    assert isinstance(folder, SignalFolder)
+    assert folder.windows == Windows(20, 20)
+    assert folder.classes == ("broken", "ok", "worn")
+    assert {item.path: folder.classes[item.label] for item in folder.items} == {
+        "one.npz[0]": "worn",
+        "one.npz[1]": "ok",
+        "two.npz[0]": "broken",
+        "two.npz[1]": "ok",
+    }
+
+
 def test_rows_of_arrays_that_are_not_finite_are_named(arrays: Path) -> None:
     stored = dict(np.load(arrays / "all.npz"))
     stored["inputs"][7, 1, 3] = np.nan

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from host.__main__ import main
+from host.data.check import check_data
+from host.data.dataset import read_data
 from host.data.listing import list_folder, with_groups
 from host.data.table import ALL_COLUMNS, Columns, list_table
 from host.errors import UsageError
@@ -99,6 +103,54 @@ def test_a_table_that_cannot_be_used_is_named(
         list_table(written(tmp_path, text), columns)
 
 
+@pytest.mark.parametrize("text", ["path,label,{0}\n1.png,a\n", "path,label\n1.png,{0}\n"])
+def test_a_cell_that_is_longer_than_any_is_a_sentence(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"is no CSV file: .*field larger than field limit"):
+        list_table(written(tmp_path, text.format("x" * 200_000)), ALL_COLUMNS)
+
+
+def test_rows_with_paths_that_no_file_can_have_are_left_out(tmp_path: Path) -> None:
+    long = "x" * 300
+    text = f"path,label\nok.png,a\nnul\0.png,a\n{long}\\1.png,a\n{long}.png,b\n"
+    Image.new("L", (4, 4)).save(tmp_path / "ok.png")
+
+    folder = read_data(tmp_path, kind="images", table=written(tmp_path, text))
+
+    assert {file.path: file.reason for file in folder.excluded} == {
+        "line 3 of labels.csv": "the path has a NUL character, which no path can have",
+        f"{long}/1.png": "File name too long",
+        f"{long}.png": "File name too long",
+    }
+    assert check_data(folder, tmp_path, seed=0).unlisted == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("a\0b", "has a NUL character, which no path can have"),
+        ("x" * 300, "is too long for a path"),
+    ],
+    ids=["NUL", "long"],
+)
+def test_folders_and_tables_that_no_path_can_name_are_refused(
+    tmp_path: Path, name: str, sentence: str
+) -> None:
+    for folder, table in ((tmp_path / name, None), (tmp_path, tmp_path / name)):
+        with pytest.raises(UsageError, match=sentence):
+            read_data(folder, table=table)
+
+
+def test_a_column_without_a_table_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["data", "check", str(tmp_path), "--column", "label=Class"])
+
+    assert code == 2
+    assert "--column names columns of a table: give the table with --table" in (
+        " ".join(capsys.readouterr().err.split())
+    )
+
+
 def test_a_table_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere.csv cannot be read \(No such file"):
         list_table(tmp_path / "nowhere.csv", ALL_COLUMNS)
@@ -142,6 +194,13 @@ def test_a_pattern_that_does_not_group_every_file_is_refused(
 
     with pytest.raises(UsageError, match=message):
         with_groups(list_folder(root, frozenset({".png"})), pattern)
+
+
+def test_a_wrong_pattern_is_refused_where_there_is_no_file_either(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+
+    with pytest.raises(UsageError, match="is no regular expression"):
+        with_groups(list_folder(tmp_path, frozenset({".png"})), "part(")
 
 
 def test_groups_come_from_the_table_or_from_a_pattern_but_not_from_both(tmp_path: Path) -> None:

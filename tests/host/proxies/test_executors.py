@@ -205,7 +205,7 @@ def test_closing_ends_processes_at_once_whatever_they_compute() -> None:
     pool = LocalPool(2)
     running = pool.run([sleeping, quick])
     next(running)
-    processes = [worker._process for worker in pool._workers]
+    processes = [worker.process.process for worker in pool._workers]
 
     started = time.monotonic()
     pool.close()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from host.data.images import load_split, scan_folder
+from host.data.images import ImageLoader, scan_folder
 from host.data.split import Samples, Split
 from host.preprocessing import Preprocessing
 
@@ -24,7 +24,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Split:
                 y, x = rng.integers(1, 12, 2)
                 pixels[y : y + 4, x : x + 4] = 250
             Image.fromarray(pixels).save(root / name / f"{index}.png")
-    return load_split(scan_folder(root), height=16, width=16, seed=0)
+    return ImageLoader(scan_folder(root), seed=0).split(16, 16)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from host.training.inspection import (
     confusion_at,
     cost_per_sample,
     inspect_defects,
-    recall_on_curve,
     score_defects,
     threshold_within_rate,
 )
@@ -73,38 +72,6 @@ def test_no_threshold_within_the_rate_finds_more(
             assert other_found <= found
 
 
-@settings(max_examples=150, deadline=None)
-@given(SAMPLES, RATE, RATE)
-def test_the_curve_rises_and_holds_what_thresholds_give(
-    samples: list[tuple[bool, int]], first: float, second: float
-) -> None:
-    part = scored(samples)
-
-    low, high = sorted((first, second))
-
-    assert 0.0 <= recall_on_curve(part, low) <= recall_on_curve(part, high) <= 1.0
-    assert recall_on_curve(part, 1.0) == 1.0
-    for threshold in brute_thresholds(part):
-        (good, alarms), (missed, found) = confusion_at(part, threshold)
-        rate, recall = alarms / (good + alarms), found / (missed + found)
-        assert recall_on_curve(part, rate) >= recall - 1e-9
-    (_, _), (missed, found) = confusion_at(part, threshold_within_rate(part, low))
-    assert recall_on_curve(part, low) >= found / (missed + found) - 1e-9
-
-
-@settings(max_examples=100, deadline=None)
-@given(SAMPLES)
-def test_the_area_under_the_curve_counts_pairs(samples: list[tuple[bool, int]]) -> None:
-    part = scored(samples)
-    rates = np.linspace(0.0, 1.0, 121)
-
-    area = np.trapezoid([recall_on_curve(part, rate) for rate in rates], rates)
-
-    positive, negative = part.scores[part.defects], part.scores[~part.defects]
-    pairs = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
-    assert area == pytest.approx(float(pairs.mean()), abs=0.02)
-
-
 def test_all_figures_of_a_case_by_hand() -> None:
     validation = Scored(
         np.array([False, False, False, False, True, True]),
@@ -129,8 +96,6 @@ def test_all_figures_of_a_case_by_hand() -> None:
     assert (found.recall.value, found.recall.n) == (2 / 4, 4)
     assert (found.recall.low, found.recall.high) == wilson_interval(2, 4)
     assert (found.false_alarm_rate.value, found.false_alarm_rate.n) == (1 / 5, 5)
-    # On the test part's own curve only the defect at 4.0 is found before the first false alarm.
-    assert found.recall_on_test_curve.value == 1 / 4
 
 
 def test_a_dearer_miss_lowers_the_threshold() -> None:
@@ -142,17 +107,6 @@ def test_a_dearer_miss_lowers_the_threshold() -> None:
 
     assert thresholds == sorted(thresholds, reverse=True)
     assert thresholds[0] > thresholds[-1]
-
-
-def test_between_points_the_curve_is_straight() -> None:
-    part = Scored(
-        np.array([True, False, True, False, True, False]),
-        np.array([3.0, 2.0, 2.0, 1.0, 1.0, 0.0]),
-    )
-
-    assert recall_on_curve(part, 0.0) == pytest.approx(1 / 3)
-    assert recall_on_curve(part, 1 / 6) == pytest.approx(1 / 2)
-    assert recall_on_curve(part, 1 / 3) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("defect", [0, 1])

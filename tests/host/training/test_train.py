@@ -297,6 +297,21 @@ def test_a_damaged_checkpoint_is_named(data: Split, tmp_path: Path, keep: int) -
         train(small_module(), data, replace(FAST, epochs=1), checkpoint=path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"\x80\x02.", b"\x80\x02h\x05.", b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R."],
+    ids=["an index", "a key", "arguments"],
+)
+def test_a_checkpoint_that_lacks_what_it_refers_to_is_damaged(
+    data: Split, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "c.pt"
+    path.write_bytes(content)
+
+    with pytest.raises(TrainingError, match=r"c.pt is damaged: remove it"):
+        train(small_module(), data, replace(FAST, epochs=1), checkpoint=path)
+
+
 def test_no_half_checkpoint_is_left_behind(data: Split, tmp_path: Path) -> None:
     train(small_module(), data, replace(FAST, epochs=2), checkpoint=tmp_path / "deep" / "c.pt")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from host.spaces.base import CandidateTextError
+from host.spaces.base import Candidate, CandidateTextError
 from host.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201
 
 INPUT, OUTPUT = 0, 3
@@ -55,6 +55,14 @@ class Cell:
                 for (target, source), operation in zip(EDGES, operations, strict=True)
                 if operation != "none"
             )
+        )
+
+    @cached_property
+    def text(self) -> str:
+        """The published text; `parsed` reads it back."""
+        operations = {(edge.target, edge.source): edge.operation for edge in self.edges}
+        return _SPACE.text(
+            Candidate(tuple(OPERATIONS.index(operations.get(edge, "none")) for edge in EDGES))
         )
 
     @cached_property

@@ -6,27 +6,29 @@
 On nasbench201 with trained accuracies from a table and latencies of real devices from another. Of
 the cells that a strategy has measured so far, the hypervolume in two objectives is taken: accuracy
 (the better half of all cells counts) and latency, both true. A study's search sees untrained scores
-only, and the latencies that it measures; the accuracies are for the reckoning. Scores are kept in
-the folder of --scores and not computed again.
+only, and the latencies that it measures; the accuracies are for the reckoning. It may measure a
+tenth of what random may, and goes on until it has. Scores are kept in the folder of --scores and
+not computed again.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.cost_models.tables import TableError
-from benchmarks.proxies.options import data_path
-from benchmarks.search.strategies import Budget, at_random, by_predictions, by_study
+from benchmarks.proxies.options import data_path, positive
+from benchmarks.search.round import Round
+from benchmarks.search.strategies import Budget
 from benchmarks.search.tabled import Truth, column
 from host.errors import GenbaError
-from host.search.hypervolume import course
 from host.store.store import Store
 
 DEVICES = (
@@ -68,15 +70,12 @@ class Found:
 def main(words: Sequence[str] | None = None) -> int:
     """The exit status: 0, 1 for a missed target, 2 for what cannot be used."""
     arguments = _parser().parse_args(words)
-    torch.set_num_threads(1)
     try:
         found = _all(arguments)
     except (TableError, GenbaError) as error:
         print(error, file=sys.stderr)
         return 2
     misses = [one.device for one in found if not one.holds]
-    if arguments.picture is not None:
-        _draw(found, arguments.picture)
     if arguments.json:
         records = [asdict(one) | {"reached": one.reached} for one in found]
         print(json.dumps({"devices": records, "missed": misses}, allow_nan=False))
@@ -85,6 +84,8 @@ def main(words: Sequence[str] | None = None) -> int:
             _print(one)
         if arguments.check:
             print(f"missed: {', '.join(misses) or 'nothing'}")
+    if arguments.picture is not None:
+        _draw(found, arguments.picture)
     return 1 if arguments.check and misses else 0
 
 
@@ -98,10 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--column", default="c10_test", metavar="COL")
     parser.add_argument("--costs", type=Path, default=costs, metavar="FILE", help="latencies")
     parser.add_argument("--device", action="append", default=[], metavar="COL")
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--random", type=int, default=500, help="cells that random measures")
-    parser.add_argument("--candidates", type=int, default=400, help="that a search may score")
+    parser.add_argument("--seeds", type=positive, default=10)
+    parser.add_argument("--random", type=positive, default=500, help="cells that random measures")
+    parser.add_argument("--candidates", type=positive, default=1000, help="that a search may score")
     parser.add_argument("--scores", type=Path, default=Path("search-scores"), metavar="DIR")
+    parser.add_argument("--processes", type=positive, default=2, help="each on one thread")
     parser.add_argument("--picture", type=Path, metavar="FILE.png")
     parser.add_argument("--json", action="store_true", help="print one JSON object only")
     parser.add_argument("--check", action="store_true", help="exit 1 below the target")
@@ -112,23 +114,21 @@ def _all(arguments: argparse.Namespace) -> list[Found]:
     accuracies = column(arguments.csv, arguments.column)
     budget = Budget(measurements=int(SHARE * arguments.random), candidates=arguments.candidates)
     arguments.scores.mkdir(parents=True, exist_ok=True)
-    place = arguments.scores / "scores.db"
+    Store.open(arguments.scores / "scores.db", blobs_folder=arguments.scores / "blobs").close()
     found = []
-    with Store.open(place, blobs_folder=arguments.scores / "blobs") as scores:
+    with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
         for device in arguments.device or DEVICES:
             truth = Truth.of(accuracies, column(arguments.costs, device))
-            runs: dict[str, list[list[float]]] = {"random": [], "study": [], "predictions": []}
-            for seed in range(arguments.seeds):
-                orders = {
-                    "random": at_random(truth, arguments.random, seed),
-                    "study": by_study(truth, device, budget, scores, seed),
-                    "predictions": by_predictions(truth, device, budget, scores, seed),
-                }
-                for name, order in orders.items():
-                    counts = range(1, len(order) + 1)
-                    runs[name].append(course(truth.objectives(order), counts))
-                print(f"{device}, seed {seed}", file=sys.stderr, flush=True)
-            found.append(Found(device, **{name: _mean(each) for name, each in runs.items()}))
+            rounds = [
+                Round(device, seed, truth, budget, arguments.random, arguments.scores)
+                for seed in range(arguments.seeds)
+            ]
+            runs: list[dict[str, list[float]]] = []
+            for one in pool.map(Round.courses, rounds):
+                runs.append(one)
+                print(f"{device}: {len(runs)} of {len(rounds)} seeds", file=sys.stderr, flush=True)
+            names = ("random", "study", "predictions")
+            found.append(Found(device, **{n: _mean([run[n] for run in runs]) for n in names}))
     return found
 
 

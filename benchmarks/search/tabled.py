@@ -1,13 +1,12 @@
 """A device that is a column of a table, and cells whose trained accuracies are known."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cost_models.tables import CELLS, INDEX, TableError, read_table
+from benchmarks.cost_models.tables import TableError, read_table
 from host.config import DeviceConfig
 from host.study.limits import Target
 from host.study.proposal import Proposal
@@ -112,21 +111,11 @@ def column(path: Path, name: str) -> dict[str, float]:
     Raises TableError.
     """
     table = read_table(path, [name])
-    texts = read_texts(path)
     found = {
-        text: float(value)
-        for text, cell, value in zip(texts, table.cells, table.values[name], strict=True)
+        cell.text: float(value)
+        for cell, value in zip(table.cells, table.values[name], strict=True)
         if value > 0 and cell.is_connected
     }
     if not found:
         raise TableError(f"{path} has nothing above zero in {name}")
     return found
-
-
-def read_texts(path: Path) -> list[str]:
-    """The cells as the file writes them, in the order of `read_table`."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if INDEX in rows[0]:
-        rows.sort(key=lambda row: int(row[INDEX]))
-    return [row[CELLS].strip() for row in rows]

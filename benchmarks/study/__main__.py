@@ -19,8 +19,9 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from benchmarks.proxies.options import positive
+from benchmarks.reporter import Unheard
 from benchmarks.study.plant import PlantError, genba, measured_afresh, running_plant
 from benchmarks.study.rivals import Trained, largest, random_of_size, trained
 from host.config import StudyConfig, load_study
@@ -31,8 +32,9 @@ from host.study.data import channels_of, open_study_data
 from host.study.finalist import FinalistResult
 from host.study.ledger import Ledger, Manner, study_devices
 from host.study.proposal import Proposal
-from host.study.run import StudyResult, make_search, space_of, stored_result
+from host.study.run import make_search, space_of
 from host.study.search import Search
+from host.study.stored import StudyResult, stored_result
 from host.workspace import Workspace
 
 HERE = Path(__file__).resolve().parent
@@ -99,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.study", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--workspace", type=Path, default=Path("study-workspace"), metavar="DIR")
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each network (3)")
+    parser.add_argument("--seeds", type=positive, default=3, help="trainings of each network (3)")
     parser.add_argument("--json", action="store_true", help="print one JSON object only")
     parser.add_argument("--check", action="store_true", help="exit 1 below the targets")
     return parser
@@ -205,24 +207,12 @@ def _search(store: Store, config: StudyConfig) -> tuple[Search, Task]:
     study = store.studies.by_name(config.name)
     data = open_study_data(config.data, seed=config.seed)
     devices = study_devices(store, config.devices)
-    ledger = Ledger(store, study.id, devices, _Silent(), Manner.of_search(config.measuring))
+    ledger = Ledger(store, study.id, devices, Unheard(), Manner.of_search(config.measuring))
     search = make_search(config, store, study, data, ledger)
     search.calibrate()
     search.explore()
     search.settle()
     return search, Task(channels_of(config.data, data), len(data.classes))
-
-
-class _Silent:
-    """Tells nobody."""
-
-    def stage(self, name: str) -> None: ...
-
-    def progress(self, what: str, done: int, total: int) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-    def found(self, kind: str, facts: Any, text: str) -> None: ...
 
 
 def _print(outcome: Outcome) -> None:

@@ -142,22 +142,26 @@ class Search:
             self.spending.save()
 
     def settle(self) -> list[Proposal]:
-        """Measure the front until all of it is measured or the budget is spent; best score first.
+        """Measure the front, then what stands right behind it, until the budget is spent.
 
-        Raises InfeasibleError where no measured candidate meets all limits.
+        Predictions err: what they put behind the front may belong on it. Returns the front of what
+        was measured, best score first. Raises InfeasibleError where nothing measured meets all
+        limits.
         """
         self.reporter.stage("front")
-        while self._left() > 0:
-            unmeasured = [p for p in self._expected_front() if p.key not in self.ledger.keys]
-            if not unmeasured:
+        while (left := self._left()) > 0:
+            hopeful = self._hopeful()
+            taken = self.ledger.keys
+            wanted = [p for p in self._front_of(hopeful) if p.key not in taken]
+            wanted = wanted or self._front_of([p for p in hopeful if p.key not in taken])
+            if not wanted:
                 break
-            self._measure(_spread(unmeasured, self._left()))
+            self._measure(_spread(wanted, left))
         feasible = self._within(self.measured())
         if not feasible:
             raise InfeasibleError(self._why_nothing_fits())
         combined = self.combined_scores()
-        front = [feasible[index] for index in non_dominated(self._objectives(feasible))]
-        return sorted(front, key=lambda p: (-combined[p.key], p.key))
+        return sorted(self._front_of(feasible), key=lambda p: (-combined[p.key], p.key))
 
     def measured(self) -> list[Proposal]:
         """The candidates that every profile has measured."""
@@ -263,19 +267,20 @@ class Search:
         self.surrogates.fit(self.ledger, self.archive)
 
     def _measure_doubtful(self) -> None:
-        """Spend part of half the free budget where it decides most.
+        """Spend a third of the free budget, evenly over the search, where it decides most.
 
         On the largest networks whose predicted values meet the limits and whose upper bounds do
         not, and on the front as it is expected.
         """
         budget = self.config.budget
-        half = (budget.measurements - budget.calibration) // 2
+        free = budget.measurements - budget.calibration
+        due = math.ceil(free / 3 * min(1.0, len(self.archive) / budget.candidates))
         spent = len(self.ledger.keys) - budget.calibration
-        count = min(max(1, half // 3), half - spent, self._left())
+        count = min(due - spent, self._left())
         if count <= 0:
             return
         doubtful = [p for p in self.hopeless.values() if self.feasibility.may_be_met(p)]
-        near = [p for p in self._expected_front() if p.key not in self.ledger.keys]
+        near = [p for p in self._front_of(self._hopeful()) if p.key not in self.ledger.keys]
         # The largest doubtful networks first: they gain most if the limit turns out to hold.
         doubtful.sort(key=lambda p: (-p.network.macs, p.key))
         wanted = [*doubtful[: (count + 1) // 2], *_spread(near, count)]
@@ -298,19 +303,19 @@ class Search:
             )
         return why_infeasible(misses)
 
-    def _expected_front(self) -> list[Proposal]:
-        """The front by score and predicted latency of what should meet the limits.
-
-        Measured candidates count by what was measured of them. Where the upper bounds leave
-        nothing, the predicted values decide.
+    def _hopeful(self) -> list[Proposal]:
+        """What should meet the limits: by the upper bounds, or where they leave nothing, by the
+        predicted values. What was measured counts by that.
         """
-        hopeful = self._within(self.archive.values())
-        if not hopeful:
-            hopeful = [p for p in self._candidates() if self.feasibility.may_be_met(p)]
-        if not hopeful:
+        return self._within(self.archive.values()) or [
+            p for p in self._candidates() if self.feasibility.may_be_met(p)
+        ]
+
+    def _front_of(self, proposals: Sequence[Proposal]) -> list[Proposal]:
+        """Those that none of the others beats in score and in every latency."""
+        if not proposals:
             return []
-        objectives = self._objectives(hopeful)
-        return [hopeful[index] for index in non_dominated(objectives)]
+        return [proposals[index] for index in non_dominated(self._objectives(proposals))]
 
     def _within(self, proposals: Iterable[Proposal]) -> list[Proposal]:
         """Those that meet every limit."""

@@ -1,12 +1,14 @@
 """The search from calibration to front, against devices that answer at once."""
 
 import time
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
 from host.config import StudyConfig
+from host.device import EmulatedDeviceError
 from host.measurement import PRESETS, Measurement
 from host.proxies.choice import judge
 from host.proxies.scoring import View
@@ -182,6 +184,15 @@ def test_predictions_are_those_made_before_the_measurement(
     for key, device, target in search.foretold:
         assert search.ledger.measurement(key, device) is not None
         assert search.foretold[key, device, target].value > 0
+
+
+def test_an_emulated_device_is_refused(store, made_up_device, study_config):
+    device = made_up_device(start=False).device
+    facts = replace(device.facts, emulated=True)
+    store.devices.open_session(device.id, "session", agent_version="0.1.0", facts=facts)
+
+    with pytest.raises(EmulatedDeviceError, match="panel is emulated"):
+        study_devices(store, study_config.devices)
 
 
 def test_a_device_without_a_runtime_is_refused_with_the_reason(store, made_up_device, study_config):

@@ -1,0 +1,13 @@
+"""What a benchmark gives to a study that nobody watches."""
+
+
+class Unheard:
+    """A reporter that tells nobody."""
+
+    def stage(self, name: str) -> None: ...
+
+    def progress(self, what: str, done: int, total: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    def found(self, kind: str, facts: object, text: str) -> None: ...

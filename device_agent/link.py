@@ -539,6 +539,7 @@ def _facts_message(facts: DeviceFacts) -> pb.DeviceFacts:
         governor=facts.governor,
         temperature_celsius=facts.temperature_celsius,
         cpu_max_hertz=facts.cpu_max_hertz,
+        emulated=facts.emulated,
         runtimes=_runtime_messages(facts.runtimes),
         power_sources=_power_source_messages(facts.power_sources),
         guards=[

@@ -6,6 +6,7 @@ import os
 import re
 import struct
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from device_agent.errors import DamagedStateError
 from device_agent.runtimes.base import RuntimeFacts
 from device_agent.sensors.base import PowerSourceFacts
 from device_agent.sensors.thermal import cpu_temperature_celsius
+
+EMULATED_VARIABLE = "GENBA_EMULATED"
+"""Set to 1 in an agent's environment, it says that the device is emulated."""
 
 # Names of the cores that old boards carry (MIDR_EL1 part numbers of implementer 0x41, Arm).
 _ARM_PARTS = {
@@ -73,6 +77,7 @@ class DeviceFacts:
     governor: str | None
     temperature_celsius: float | None
     cpu_max_hertz: float | None
+    emulated: bool
     runtimes: tuple[RuntimeFacts, ...] = ()
     power_sources: tuple[PowerSourceFacts, ...] = ()
     guards: tuple[GuardFacts, ...] = ()
@@ -96,7 +101,7 @@ def read_facts(
         # A 32-bit system often runs under a 64-bit kernel: only the pointer tells.
         pointer_bits=struct.calcsize("P") * 8,
         cpu_model=_cpu_model(cpuinfo, roots),
-        cpu_flags=tuple(_cpuinfo_value(cpuinfo, "flags|Features").split()),
+        cpu_flags=_cpu_flags(cpuinfo),
         cpu_cores_physical=_physical_cores(roots),
         cpu_cores_logical=len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE))
         or os.cpu_count()
@@ -108,9 +113,29 @@ def read_facts(
         governor=read_governor(roots),
         temperature_celsius=cpu_temperature_celsius(roots.sys),
         cpu_max_hertz=_max_hertz(roots),
+        emulated=is_emulated(roots),
         runtimes=runtimes,
         power_sources=power_sources,
         guards=guards,
+    )
+
+
+def read_cpu_flags(roots: Roots = LIVE) -> tuple[str, ...]:
+    """What the first core can do, in the kernel's words; empty where it does not tell."""
+    return _cpu_flags(_text(roots.proc / "cpuinfo"))
+
+
+def is_emulated(roots: Roots = LIVE, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a program plays the CPU, so that times measured here are no machine's.
+
+    A virtual machine, whose programs run on the CPU itself, is not emulated.
+    """
+    # qemu answers for the usual spelling of this link itself, but not for this one.
+    program = _program(roots.proc / "thread-self/exe")
+    return (
+        environment.get(EMULATED_VARIABLE, "") not in ("", "0")
+        or program.startswith("qemu-")
+        or "QEMU TCG CPU" in _text(roots.proc / "cpuinfo")
     )
 
 
@@ -135,6 +160,14 @@ def total_ram_bytes() -> int:
     return _ram_bytes(LIVE)
 
 
+def _program(link: Path) -> str:
+    """The name of the program that the link leads to; empty where there is none."""
+    try:
+        return link.readlink().name
+    except OSError:
+        return ""
+
+
 def _text(path: Path) -> str:
     """The file's text; empty where the kernel has no such file, which counts as not known."""
     try:
@@ -146,6 +179,10 @@ def _text(path: Path) -> str:
 def _cpuinfo_value(cpuinfo: str, names: str) -> str:
     match = re.search(rf"^(?:{names})\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return match.group(1).strip() if match else ""
+
+
+def _cpu_flags(cpuinfo: str) -> tuple[str, ...]:
+    return tuple(_cpuinfo_value(cpuinfo, "flags|Features").split())
 
 
 def _cpu_model(cpuinfo: str, roots: Roots) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_agent.doctor import agent, board, cpu, memory
+from device_agent.doctor import agent, board, cpu, memory, runtimes
 from device_agent.doctor.checkup import Check, Patient, State
 from device_agent.errors import AgentError
 from device_agent.sensors.base import PowerSettings
@@ -13,7 +13,7 @@ __all__ = ["Check", "Patient", "State", "examine", "usable_settings"]
 
 def examine(patient: Patient) -> tuple[Check, ...]:
     """Look at everything. What this device does not tell is said in its check."""
-    looks = (*agent.LOOKS, *cpu.LOOKS, *memory.LOOKS, *board.LOOKS)
+    looks = (*agent.LOOKS, *runtimes.LOOKS, *cpu.LOOKS, *memory.LOOKS, *board.LOOKS)
     return tuple(check for look in looks for check in look(patient))
 
 

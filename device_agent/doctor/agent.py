@@ -1,6 +1,4 @@
-"""The agent's own footing: its Python, its identity, its runtimes, the cage around its workers and
-the date.
-"""
+"""The agent's own footing: its Python, its identity, the cage around its workers and the date."""
 
 from __future__ import annotations
 
@@ -58,24 +56,6 @@ def _enrolment(patient: Patient) -> Iterator[Check]:
     )
 
 
-def _runtimes(patient: Patient) -> Iterator[Check]:
-    some_work = any(runtime.works for runtime in patient.runtimes)
-    for runtime in patient.runtimes:
-        name = f"runtime {runtime.name}"
-        if runtime.works:
-            yield Check(name, State.OK, f"{runtime.library} {runtime.version}")
-            continue
-        yield Check(
-            name,
-            State.WARN if some_work else State.FAIL,
-            runtime.why_not,
-            f"models for {runtime.name} cannot be measured here"
-            if some_work
-            else "no model can be measured here",
-            f"{sys.executable} -m pip install 'genba[{runtime.name}]'",
-        )
-
-
 def _guards(patient: Patient) -> Iterator[Check]:
     for guard in patient.guards:
         name = f"guard {guard.name}"
@@ -100,4 +80,4 @@ def _calendar(patient: Patient) -> Iterator[Check]:
     )
 
 
-LOOKS: tuple[Look, ...] = (_python, _enrolment, _runtimes, _guards, _calendar)
+LOOKS: tuple[Look, ...] = (_python, _enrolment, _guards, _calendar)

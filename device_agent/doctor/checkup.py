@@ -5,10 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import os
+import platform
 import pwd
 import re
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Callable
 
@@ -42,6 +45,14 @@ class Check:
     mend: str = ""
 
 
+def installed_version(package: str) -> str | None:
+    """The version that this Python finds, without importing it; None where there is none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 @dataclass(frozen=True)
 class Patient:
     """The device, and what was probed on it before."""
@@ -54,6 +65,10 @@ class Patient:
     today: Callable[[], dt.date] = lambda: dt.datetime.now(dt.timezone.utc).date()
     online_cpus: int = field(default_factory=lambda: os.cpu_count() or 1)
     cgroups: Path = Path("/sys/fs/cgroup")
+    machine: str = field(default_factory=lambda: os.uname().machine)
+    pointer_bits: int = struct.calcsize("P") * 8
+    python: str = field(default_factory=lambda: ".".join(platform.python_version_tuple()[:2]))
+    installed: Callable[[str], str | None] = installed_version
 
     @property
     def cpu_folder(self) -> Path:

@@ -1,10 +1,12 @@
-"""The two encodings that model files use, as far as small models need them: standard library
+"""The three encodings that model files use, as far as small models need them: standard library
 only, so that the same values make the same bytes everywhere.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,3 +110,33 @@ def _append_vector(out: bytearray, count: int, data: bytes, alignment: int) -> i
 
 def _point(out: bytearray, place: int, target: int) -> None:
     out[place : place + 4] = struct.pack("<I", target - place)
+
+
+# 1980-01-01, the first day that a ZIP can tell.
+_ZIP_TIME, _ZIP_DATE = 0, 1 << 5 | 1
+_ZIP_VERSION, _UNIX = 20, 3 << 8
+_READABLE = 0o644 << 16
+
+
+def stored_zip(files: Mapping[str, bytes]) -> bytes:
+    """A ZIP of these files without compression."""
+    out, directory = bytearray(), bytearray()
+    for name, content in files.items():
+        said = struct.pack(
+            "<5H3I2H",
+            _ZIP_VERSION,
+            0,
+            0,
+            _ZIP_TIME,
+            _ZIP_DATE,
+            zlib.crc32(content),
+            len(content),
+            len(content),
+            len(name),
+            0,
+        )
+        directory += b"PK\1\2" + struct.pack("<H", _UNIX | _ZIP_VERSION) + said
+        directory += struct.pack("<3H2I", 0, 0, 0, _READABLE, len(out)) + name.encode()
+        out += b"PK\3\4" + said + name.encode() + content
+    end = struct.pack("<4H2IH", 0, 0, len(files), len(files), len(directory), len(out), 0)
+    return bytes(out + directory) + b"PK\5\6" + end

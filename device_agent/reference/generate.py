@@ -2,7 +2,7 @@
 
 For developers, standard library only: the same bytes on every machine and with every version of
 other tools. ONNX is protobuf (field numbers of onnx.proto3), TFLite a flatbuffer (schema.fbs,
-version 3); both are written by hand below.
+version 3), ncnn a text and weights in a ZIP; all are written by hand below.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from device_agent.reference import REFERENCE_FOLDER
-from device_agent.reference.encoding import I8, I32, field, flatbuffer
+from device_agent.reference.encoding import I8, I32, field, flatbuffer, stored_zip
 
 # Every onnxruntime since 1.8 reads these; every onnx tool since 1.10 too.
 _OPSET, _IR_VERSION = 13, 7
@@ -27,6 +27,9 @@ _TFLITE_VERSION = 3
 TFLITE_IDENTIFIER = b"TFL3"
 FLOAT32 = 0
 """TFLite's number of the type."""
+
+NCNN_FLOAT32 = bytes(4)
+"""What stands before ncnn's weights where they are float32."""
 
 
 @dataclass(frozen=True)
@@ -127,11 +130,36 @@ def tiny_tflite() -> bytes:
     return graph.model(out)
 
 
+def reference_ncnn() -> bytes:
+    """The same arithmetic as `reference_onnx` without a batch: "x" 3x96x96 to "y" 16."""
+    layers, content, value = [f"Input x 0 1 x 0={_SIZE} 1={_SIZE} 2=3"], [], "x"
+    for number, layer in enumerate(convolutions()):
+        # Padding on the left, right, top and bottom; activation 1 is ReLU.
+        pads = "4=0 15=1 14=0 16=1" if layer.stride == 2 else "4=1"
+        out = f"relu{number}"
+        layers.append(
+            f"Convolution {out} 1 1 {value} {out} 0={layer.outputs} 1={_KERNEL} 3={layer.stride}"
+            f" {pads} 5=1 6={len(layer.weights)} 9=1"
+        )
+        content += [NCNN_FLOAT32, _floats(layer.weights), _floats(layer.bias)]
+        value = out
+    layers.append(f"Pooling y 1 1 {value} y 0=1 4=1")
+    return ncnn_model(layers, b"".join(content))
+
+
+def tiny_ncnn() -> bytes:
+    """The product of "x" 2 with [[1, 2], [3, 4]]."""
+    layers = ["Input x 0 1 x 0=2", "InnerProduct y 1 1 x y 0=2 1=0 2=4"]
+    return ncnn_model(layers, NCNN_FLOAT32 + _floats((1.0, 3.0, 2.0, 4.0)))
+
+
 FILES = {
     "reference.onnx": reference_onnx,
     "reference.tflite": reference_tflite,
+    "reference.ncnn": reference_ncnn,
     "tiny.onnx": tiny_onnx,
     "tiny.tflite": tiny_tflite,
+    "tiny.ncnn": tiny_ncnn,
 }
 """What each shipped file is made by."""
 
@@ -193,6 +221,13 @@ def _model(
         + field(7, graph)
         + field(8, field(1, "") + field(2, _OPSET))
     )
+
+
+def ncnn_model(layers: Sequence[str], weights: bytes) -> bytes:
+    """The container of these lines of ncnn's text, each of which writes what its counts say."""
+    blobs = sum(int(line.split()[3]) for line in layers)
+    text = "\n".join(["7767517", f"{len(layers)} {blobs}", *layers, ""])
+    return stored_zip({"model.param": text.encode(), "model.bin": weights})
 
 
 class TfliteGraph:

@@ -22,11 +22,22 @@ def _tflite() -> Runtime:
     return TfliteRuntime()
 
 
-RUNTIMES: Mapping[str, Callable[[], Runtime]] = {"onnx": _onnx, "tflite": _tflite}
+def _ncnn() -> Runtime:
+    from device_agent.runtimes.ncnn import NcnnRuntime
+
+    return NcnnRuntime()
+
+
+RUNTIMES: Mapping[str, Callable[[], Runtime]] = {
+    "onnx": _onnx,
+    "tflite": _tflite,
+    "ncnn": _ncnn,
+}
 
 LIBRARIES: Mapping[str, str] = {
     "onnx": "onnxruntime",
     "tflite": (choose_library() or AI_EDGE_LITERT).name,
+    "ncnn": "ncnn",
 }
 """The package behind each runtime, known before it can be imported."""
 

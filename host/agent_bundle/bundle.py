@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from host.agent_bundle.agent_wheel import build_agent_wheel
-from host.agent_bundle.recipes import NO_RUNTIME, PIP, Pin, Recipe
+from host.agent_bundle.recipes import NO_RUNTIME, PIP, Recipe
 from host.agent_bundle.wheels import Progress, Wheels
+from protos.machines import Pin, machines
 
 FORMAT = "genba-agent-bundle/1"
 _OWN = "the installed genba"
@@ -49,7 +50,8 @@ def bundle_name(recipe: Recipe) -> str:
     machine = recipe.machine
     runtimes = "-".join(recipe.runtimes) or NO_RUNTIME
     python = machine.python.replace(".", "")
-    return f"genba-agent-{version('genba')}-{machine.architecture}-py{python}-{runtimes}"
+    cpu = "" if machine.is_usual else f"-{machine.cpu}"
+    return f"genba-agent-{version('genba')}-{machine.architecture}{cpu}-py{python}-{runtimes}"
 
 
 def write_agent_bundle(
@@ -92,6 +94,7 @@ def _manifest(recipe: Recipe, wheels: Iterable[_Wheel]) -> dict[str, Any]:
         "format": FORMAT,
         "genba": version("genba"),
         "architecture": recipe.machine.architecture,
+        "cpu": recipe.machine.cpu,
         "python": recipe.machine.python,
         "runtimes": list(recipe.runtimes),
         "debian_packages": list(recipe.apt.values()),
@@ -119,9 +122,12 @@ def _filled(name: str, recipe: Recipe) -> bytes:
     """A text of this package with what this bundle is in place of @NAME@."""
     machine, packages = recipe.machine, " ".join(recipe.apt.values())
     runtimes = ", ".join(recipe.runtimes)
+    level = machines().level(machine.architecture, machine.cpu)
     values = {
         "VERSION": version("genba"),
         "ARCH": machine.architecture,
+        "CPU_EN": level.label.en,
+        "CPU_JA": level.label.ja,
         "BITS": str(machine.bits),
         "PYTHON": machine.python,
         "APT": " ".join(f"{module}:{package}" for module, package in recipe.apt.items()),
@@ -130,6 +136,11 @@ def _filled(name: str, recipe: Recipe) -> bytes:
         "RUNTIMES_JA": runtimes or "なし(モデルの測定はできません)",
         "APT_EN": f"The device must have these packages of Debian: `sudo apt install openssl"
         f"{' ' * bool(packages)}{packages}`.",
+        "MISSING_EN": "".join(f"\nNot {name}: {why.en}." for name, why in recipe.missing.items()),
+        "MISSING_JA": "".join(
+            f"\n{name} は使えません: {why.ja}。" for name, why in recipe.missing.items()
+        ),
+        "OLDER_CPU": _older_cpu(recipe),
         "APT_JA": f"次の Debian パッケージが装置に必要です: `sudo apt install openssl"
         f"{' ' * bool(packages)}{packages}`。",
     }
@@ -137,6 +148,16 @@ def _filled(name: str, recipe: Recipe) -> bytes:
     for key, value in values.items():
         text = text.replace(f"@{key}@", value)
     return text.encode()
+
+
+def _older_cpu(recipe: Recipe) -> str:
+    """The level below, for which another bundle may work; empty at the lowest."""
+    machine = recipe.machine
+    levels = [level.name for level in machines().levels(machine.architecture)]
+    for name in levels[levels.index(machine.cpu) + 1 :]:
+        if machines().row(machine.architecture, machine.python, name) is not None:
+            return name
+    return ""
 
 
 def _sums(contents: dict[str, bytes | Path]) -> bytes:

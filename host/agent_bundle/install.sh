@@ -16,6 +16,8 @@ arch='@ARCH@'
 bits='@BITS@'
 version='@VERSION@'
 python_version='@PYTHON@'
+# The CPU level below that of this bundle, where there is one and an agent for it.
+older_cpu='@OLDER_CPU@'
 # Packages of Debian that this device must have already, as MODULE:PACKAGE.
 from_debian='@APT@'
 pip_wheel='@PIP@'
@@ -104,14 +106,20 @@ if [ ! -e "$program/complete" ]; then
     # shellcheck disable=SC2086
     "$python" -I -m venv --without-pip $shared "$program" \
         || fail "$python cannot make an environment: sudo apt install python3-venv"
-    PIP_CONFIG_FILE=/dev/null "$program/bin/python" -I "wheels/$pip_wheel/pip" --isolated install \
+    # On Python 3.9 pip asks distutils where things go, which Debian 11 keeps in a package of its own;
+    # this setting of pip has it ask as on newer Pythons.
+    run_pip="import runpy, sys, sysconfig; sys.path.insert(0, 'wheels/$pip_wheel')
+sysconfig._PIP_USE_SYSCONFIG = True
+runpy.run_module('pip', run_name='__main__', alter_sys=True)"
+    PIP_CONFIG_FILE=/dev/null "$program/bin/python" -I -c "$run_pip" --isolated install \
         --quiet --disable-pip-version-check --no-cache-dir --no-warn-script-location \
         --root-user-action=ignore --ignore-installed --no-deps --require-hashes \
         --no-index --find-links wheels --requirement requirements.txt \
         || fail "the wheels cannot be installed; what pip said above is the reason"
     status=0
     "$program/bin/python" -I -c 'import grpc, google.protobuf, psutil' || status=$?
-    [ "$status" -lt 128 ] || fail "this CPU lacks instructions that gRPC needs (signal $((status - 128)))"
+    hint=${older_cpu:+: make a bundle with \`genba agent-bundle --arch $arch --python $python_version --cpu $older_cpu\`}
+    [ "$status" -lt 128 ] || fail "this CPU lacks instructions that gRPC needs (signal $((status - 128)))$hint"
     [ "$status" = 0 ] || fail "the packages are there but do not load; the lines above say why"
     : >"$program/complete"
     sync

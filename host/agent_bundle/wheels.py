@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from host.agent_bundle.recipes import Machine, Pin
+from host.agent_bundle.recipes import Machine
 from host.errors import GenbaError, UsageError
+from protos.machines import Pin
 
 Progress = Callable[[str, int, int], None]
 """Called with what is under way, how many are done and how many there are."""

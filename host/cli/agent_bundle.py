@@ -15,12 +15,21 @@ ArchOption = Annotated[
 PythonOption = Annotated[
     str, typer.Option("--python", metavar="VERSION", help="The device's Python, such as 3.11.")
 ]
+CpuOption = Annotated[
+    str,
+    typer.Option(
+        "--cpu",
+        metavar="CPU",
+        help="The device's CPU where it is an old one, such as cortex-a9 or core2, or its level"
+        " (armv7l: vfpv4, no-vfpv4; x86_64: sse4.1, no-sse4.1). Default: the newer level.",
+    ),
+]
 RuntimeOption = Annotated[
     list[str] | None,
     typer.Option(
         "--runtime",
         metavar="NAME",
-        help="onnx, tflite or none; may be given twice. Default: all that run there.",
+        help="onnx, tflite, ncnn or none; may be given again. Default: all that run there.",
     ),
 ]
 WheelsOption = Annotated[
@@ -36,6 +45,7 @@ def agent_bundle(
     *,
     arch: ArchOption,
     python: PythonOption = "3.11",
+    cpu: CpuOption = "",
     runtime: RuntimeOption = None,
     wheels: WheelsOption = None,
     output: OutputOption = None,
@@ -47,7 +57,7 @@ def agent_bundle(
     from host.agent_bundle.wheels import Wheels
     from host.cli.progress import StageClock, reporter
 
-    recipe = recipe_for(arch, python, runtime or ())
+    recipe = recipe_for(arch, python, runtime or (), cpu)
     name = f"{bundle_name(recipe)}.tar.gz"
     path = Path(name) if output is None else output
     if path.is_dir():
@@ -69,6 +79,8 @@ def agent_bundle(
     print(f"  holds {', '.join(packages)}")
     if not recipe.runtimes:
         print("  and no runtime: the agent tells the host what the device is, but measures nothing")
+    for name, because in recipe.missing.items():
+        print(f"  not {name}: {because.en}")
     if recipe.apt:
         print(f"  the device must have Debian's {', '.join(recipe.apt.values())}")
     print(f"  on the device: tar xzf {path.name} && cd {bundle_name(recipe)} && sudo sh install.sh")

@@ -364,6 +364,7 @@ def test_a_probe_tells_of_every_runtime_and_why_one_has_no_figures(
     facts = {
         "onnx": {"library": "onnxruntime", "version": "1.23.2", "works": True, "why_not": ""},
         "tflite": {"library": "tflite", "version": "", "works": False, "why_not": "not there"},
+        "ncnn": {"library": "ncnn", "version": "", "works": False, "why_not": "not there"},
     }
     figures = to_tagged_json(ReferenceRun("onnx", "onnxruntime", "1", (0.1,), (0.1,), (0.1,)))
     code = (
@@ -377,7 +378,7 @@ def test_a_probe_tells_of_every_runtime_and_why_one_has_no_figures(
 
     assert isinstance(outcome, ProbeResult), outcome
     why = {reference.runtime: reference.failed_because for reference in outcome.references}
-    assert why == {"onnx": "", "tflite": "not there"}
+    assert why == {"onnx": "", "tflite": "not there", "ncnn": "not there"}
     assert outcome.preflight.canary_seconds > 0
 
 
@@ -610,7 +611,7 @@ def test_a_probe_that_cannot_start_is_reported() -> None:
 def test_the_runtimes_of_this_machine_are_probed() -> None:
     probed = probe_runtimes(default_worker_command())
 
-    assert [facts.name for facts in probed] == ["onnx", "tflite"]
+    assert [facts.name for facts in probed] == ["onnx", "tflite", "ncnn"]
     for facts in probed:
         assert facts.works == (facts.why_not == "")
 

@@ -13,7 +13,7 @@ import pytest
 
 from device_agent.errors import ModelRejectedError, NoRuntimeError, ResourceError
 from device_agent.reference.encoding import flatbuffer
-from device_agent.reference.generate import TFLITE_IDENTIFIER, TfliteGraph
+from device_agent.reference.generate import TFLITE_IDENTIFIER, TfliteGraph, ncnn_model
 from device_agent.runtimes.catalogue import LIBRARIES, RUNTIMES, open_runtime
 from device_agent.runtimes.verifying import verify
 from device_agent.scan_limits import ScanLimits
@@ -87,7 +87,38 @@ class TfliteFiles:
         return flatbuffer(graph.tree(out), TFLITE_IDENTIFIER)
 
 
-FILES = {"onnx": OnnxFiles(), "tflite": TfliteFiles()}
+class NcnnFiles:
+    """Models as ncnn, which has neither open axes nor a batch, and float32 alone: what none can be
+    made for is skipped with that reason.
+    """
+
+    def doubled(self, *x: Any) -> bytes:
+        if None in x:
+            pytest.skip("ncnn has no open axes: the text of a model states every size")
+        if x[0] != 1:
+            pytest.skip("ncnn has no batch: its models take one example")
+        layers = [
+            ncnn_input("x", x),
+            "Split split 1 2 x left right",
+            "BinaryOp y 2 1 left right y 0=0",
+        ]
+        return ncnn_model(layers, b"")
+
+    def reshaped(self, dtype: str, x: Any, y: Any) -> bytes:
+        if dtype != "float32":
+            pytest.skip("ncnn's models take float32 alone")
+        if (x[0], y[0]) != (1, 1):
+            pytest.skip("ncnn has no batch: its models take and give one example")
+        sizes = " ".join(f"{axis}={size}" for axis, size in enumerate(reversed(y[1:])))
+        return ncnn_model([ncnn_input("x", x), f"Reshape y 1 1 x y {sizes}"], b"")
+
+
+def ncnn_input(name: str, shape: Any) -> str:
+    sizes = " ".join(f"{axis}={size}" for axis, size in enumerate(reversed(shape[1:])))
+    return f"Input {name} 0 1 {name} {sizes}"
+
+
+FILES = {"onnx": OnnxFiles(), "tflite": TfliteFiles(), "ncnn": NcnnFiles()}
 
 
 @functools.cache

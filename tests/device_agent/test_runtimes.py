@@ -48,7 +48,7 @@ def test_every_runtime_has_a_library_to_be_probed_by() -> None:
 def test_the_catalogue_imports_no_library() -> None:
     code = (
         "import sys; from device_agent.runtimes.catalogue import LIBRARIES;"
-        "print(sorted({'numpy', 'onnxruntime', 'ai_edge_litert', 'tflite_runtime'}"
+        "print(sorted({'numpy', 'onnxruntime', 'ai_edge_litert', 'tflite_runtime', 'ncnn'}"
         " & set(sys.modules)))"
     )
 
@@ -65,12 +65,13 @@ def test_a_shipped_model_is_what_its_generator_makes(name: Any) -> None:
     assert len(data) < 40_000
 
 
-def test_the_reference_models_do_the_same_arithmetic() -> None:
+@pytest.mark.parametrize(("name", "axes"), [("tflite", (0, 2, 3, 1)), ("ncnn", (0, 1, 2, 3))])
+def test_the_reference_models_do_the_same_arithmetic(name: Any, axes: Any) -> None:
     np = pytest.importorskip("numpy")
-    onnx, lite = usable("onnx"), usable("tflite")
+    onnx, other = usable("onnx"), usable(name)
     x = np.random.default_rng(1).standard_normal((1, 3, 96, 96), dtype="float32")
     answers = []
-    for runtime, value in ((onnx, x), (lite, x.transpose(0, 2, 3, 1))):
+    for runtime, value in ((onnx, x), (other, x.transpose(axes))):
         model = runtime.load(runtime.reference_path, ModelRun("", 0, runtime.name, 1))
         model.set_inputs({"x": value})
         model.run()

@@ -11,6 +11,7 @@ from device_agent.errors import DamagedStateError
 from device_agent.system import (
     LIVE,
     Roots,
+    is_emulated,
     read_boot_id,
     read_facts,
     read_governor,
@@ -104,3 +105,25 @@ def test_this_machine_is_read_too() -> None:
     assert facts.ram_bytes > 1 << 26
     assert facts.cpu_model
     assert facts.hostname
+
+
+def test_an_emulator_is_seen_behind_the_process_and_by_the_name_of_its_cpu(tmp_path: Path) -> None:
+    plain, played, virtual = (tmp_path / name for name in ("plain", "played", "virtual"))
+    for proc, program in ((plain, "/usr/bin/python3.9"), (played, "/opt/qemu-arm")):
+        (proc / "thread-self").mkdir(parents=True)
+        (proc / "thread-self/exe").symlink_to(program)
+    virtual.mkdir()
+    (virtual / "cpuinfo").write_text("model name\t: QEMU TCG CPU version 2.5+\n")
+
+    assert [is_emulated(Roots(proc), {}) for proc in (plain, played, virtual)] == [
+        False,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(("value", "emulated"), [("1", True), ("0", False), ("", False)])
+def test_whoever_starts_the_agent_may_say_that_it_is_emulated(
+    tmp_path: Path, value: str, emulated: bool
+) -> None:
+    assert is_emulated(Roots(tmp_path), {"GENBA_EMULATED": value}) is emulated

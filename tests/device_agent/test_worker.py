@@ -17,6 +17,7 @@ from device_agent.energy import Step
 from device_agent.instruments import LIVE, Instruments
 from device_agent.probing import probe_guards
 from device_agent.processes import Cancellation, default_worker_command, run_worker
+from device_agent.reference.generate import reference_ncnn, reference_onnx
 from device_agent.requests import (
     Confinement,
     EnergyPhases,
@@ -101,6 +102,21 @@ def test_a_worker_measures_a_model(request_for: Any, conv_model: bytes) -> None:
         assert min(block.reference_seconds) > 0
         assert len(block.cpu_seconds) == len(block.latency_seconds)
         assert block.canary_seconds > 0
+
+
+def test_a_worker_in_its_cage_measures_an_ncnn_model_and_writes_nothing(request_for: Any) -> None:
+    pytest.importorskip("ncnn")
+    request = request_for(reference_ncnn(), runtime="ncnn", run={"options": ("fp16=0",)})
+
+    answer = answer_of("measure", request)
+
+    assert isinstance(answer, MeasuredProcess), answer
+    assert sum(len(block.latency_seconds) for block in answer.run.blocks) >= 12
+    memory = answer.run.memory
+    assert 0 < memory.base_rss_bytes <= memory.load_rss_bytes <= memory.peak_rss_bytes
+    assert answer.setup.library == "ncnn"
+    assert "num_threads=1" in answer.setup.options
+    assert 0 < answer.run.call_overhead_seconds < 0.001
 
 
 def test_a_worker_stays_on_the_cores_that_it_was_given(request_for: Any, conv_model: bytes) -> None:
@@ -295,6 +311,35 @@ def test_a_worker_answers_with_the_outputs_of_real_inputs(
     np.testing.assert_allclose(np.load(scratch / "outputs.npz")[name], expected, rtol=1e-4)
 
 
+def test_a_worker_answers_with_the_outputs_of_an_ncnn_model(
+    request_for: Any, tmp_path: Path
+) -> None:
+    np = pytest.importorskip("numpy")
+    pytest.importorskip("ncnn")
+    ort = pytest.importorskip("onnxruntime")
+    examples = np.random.default_rng(0).random((3, 3, 96, 96), dtype=np.float32)
+    np.savez(tmp_path / "inputs.npz", x=examples)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    limits = {"max_file_bytes": 10_000_000, "scratch": scratch}
+    request = request_for(reference_ncnn(), runtime="ncnn", limits=limits)
+    verify = VerifyRequest(
+        request.confinement,
+        request.model_path,
+        request.run,
+        tmp_path / "inputs.npz",
+        scratch / "outputs.npz",
+    )
+
+    answer = answer_of("verify", verify)
+
+    assert isinstance(answer, VerifiedFile), answer
+    session = ort.InferenceSession(reference_onnx(), providers=["CPUExecutionProvider"])
+    expected = np.concatenate([session.run(None, {"x": each[None]})[0] for each in examples])
+    found = np.load(scratch / "outputs.npz")["y"]
+    np.testing.assert_allclose(found, expected.reshape(3, 16), rtol=1e-4, atol=1e-5)
+
+
 def test_a_worker_profiles_a_model(request_for: Any, conv_model: bytes, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     scratch = tmp_path / "scratch"
@@ -311,7 +356,8 @@ def test_a_worker_profiles_a_model(request_for: Any, conv_model: bytes, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("runtime", "library"), [("onnx", "onnxruntime"), ("tflite", "ai_edge_litert")]
+    ("runtime", "library"),
+    [("onnx", "onnxruntime"), ("tflite", "ai_edge_litert"), ("ncnn", "ncnn")],
 )
 def test_a_worker_times_the_reference_model(runtime: str, library: str) -> None:
     pytest.importorskip(library)

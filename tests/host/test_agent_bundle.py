@@ -23,7 +23,6 @@ from host.agent_bundle.bundle import AgentBundle, bundle_name, write_agent_bundl
 from host.agent_bundle.recipes import (
     ARCHITECTURES,
     PIP,
-    Pin,
     Recipe,
     UnknownCombinationError,
     recipe_for,
@@ -31,6 +30,7 @@ from host.agent_bundle.recipes import (
 from host.agent_bundle.wheels import MissingWheelError, NoIndexError, NoSuchFolderError, Wheels
 from host.cli.app import run
 from host.errors import UsageError
+from protos.machines import Pin
 
 PYTHON = "{}.{}".format(*sys.version_info[:2])
 PURE = ("protobuf", "typing-extensions", "pip", "flatbuffers", "packaging")
@@ -113,15 +113,47 @@ def test_numpy_on_64_bit_starts_on_old_processors_and_suits_the_runtimes(python:
     numpy = tuple(int(part) for part in versions["numpy"].split("."))
     assert numpy < (2, 4)
     assert "tflite-runtime" not in versions or numpy < (2,)
-    assert recipe.runtimes == ("onnx", "tflite")
+    assert recipe.runtimes == ("onnx", "tflite", "ncnn")
 
 
 def test_a_raspberry_pi_with_32_bit_takes_numpy_and_psutil_from_its_own_system() -> None:
     recipe = recipe_for("armv7l", "3.11")
 
-    assert recipe.runtimes == ("tflite",)
+    assert recipe.runtimes == ("tflite", "ncnn")
     assert dict(recipe.apt) == {"psutil": "python3-psutil", "numpy": "python3-numpy"}
     assert "numpy" not in {pin.name for pin in recipe.pins}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "python", "cpu", "runtimes", "modules"),
+    [
+        ("armv7l", "3.11", "cortex-a9", ("ncnn",), {"grpc", "google.protobuf", "psutil", "numpy"}),
+        ("armv7l", "3.11", "Cortex-A8", ("ncnn",), {"grpc", "google.protobuf", "psutil", "numpy"}),
+        ("armv7l", "3.9", "", ("tflite", "ncnn"), {"grpc", "psutil", "numpy"}),
+        ("armv7l", "3.13", "", ("onnx", "ncnn"), {"psutil", "numpy", "onnxruntime"}),
+        ("i686", "3.11", "atom", ("ncnn",), {"numpy"}),
+        ("i686", "3.9", "", ("ncnn",), set()),
+        ("x86_64", "3.13", "core2", ("onnx", "ncnn"), set()),
+        ("x86_64", "3.11", "core2", ("onnx", "tflite", "ncnn"), set()),
+    ],
+)
+def test_an_old_cpu_gets_what_runs_on_it(
+    architecture: str, python: str, cpu: str, runtimes: tuple[str, ...], modules: set[str]
+) -> None:
+    recipe = recipe_for(architecture, python, cpu=cpu)
+
+    assert recipe.runtimes == runtimes
+    assert set(recipe.apt) == modules
+    assert set(recipe.missing) == {"onnx", "tflite", "ncnn"} - set(runtimes)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "tflite", "ncnn"])
+def test_a_bundle_holds_only_what_the_chosen_runtime_needs(runtime: str) -> None:
+    names = {pin.name for pin in recipe_for("x86_64", "3.11", [runtime]).pins}
+
+    libraries = {"onnx": "onnxruntime", "tflite": "tflite-runtime", "ncnn": "ncnn"}
+    assert names & set(libraries.values()) == {libraries[runtime]}
+    assert "numpy" in names
 
 
 def test_an_agent_without_a_runtime_needs_no_numpy() -> None:
@@ -133,15 +165,17 @@ def test_an_agent_without_a_runtime_needs_no_numpy() -> None:
 @pytest.mark.parametrize(
     ("architecture", "python", "runtimes", "text"),
     [
-        ("armv6l", "3.11", [], "the architectures are armv7l, aarch64, x86_64 and i686"),
+        ("ppc", "3.11", [], "the architectures are x86_64, aarch64, armv7l and i686"),
+        ("armv6l", "3.11", [], "die by SIGILL on an ARMv6 CPU"),
+        ("armv6l", "3.14", [], "with any Python"),
         ("x86_64", "3.8", [], "there is one for 3.9, 3.10, 3.11, 3.12 and 3.13"),
         ("x86_64", "3", [], "no agent is known for x86_64 with Python 3"),
-        ("armv7l", "3.9", [], "there is one for 3.11 and 3.13"),
-        ("armv7l", "3.11", ["onnx"], "use --runtime tflite$"),
-        ("armv7l", "3.13", ["tflite"], "a system with Python 3.11 has it"),
-        ("armv7l", "3.13", ["onnx"], "use --runtime tflite on a system with Python 3.11"),
-        ("i686", "3.11", ["onnx"], "--runtime none makes an agent"),
-        ("x86_64", "3.11", ["torch"], "the runtimes are onnx, tflite and none"),
+        ("armv7l", "3.10", [], "there is one for 3.9, 3.11 and 3.13"),
+        ("armv7l", "3.11", ["onnx"], "use --runtime tflite or ncnn; .* Python 3.13 has it"),
+        ("armv7l", "3.13", ["tflite"], "Python 3.9 or 3.11 has it"),
+        ("armv7l", "3.13", ["onnx", "tflite"], "use --runtime onnx or ncnn"),
+        ("i686", "3.11", ["onnx"], "not built for 32-bit x86.*: use --runtime ncnn$"),
+        ("x86_64", "3.11", ["torch"], "the runtimes are onnx, tflite, ncnn and none"),
         ("x86_64", "3.11", ["none", "onnx"], "stands alone"),
     ],
 )
@@ -152,6 +186,22 @@ def test_what_does_not_exist_is_refused_with_what_does(
         recipe_for(architecture, python, runtimes)
 
     assert isinstance(raised.value, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "python", "cpu", "text"),
+    [
+        ("x86_64", "3.11", "z80", r"--cpu takes sse4\.1 \(penryn, .*\); no-sse4\.1 \(core2"),
+        ("aarch64", "3.11", "cortex-a9", "no CPU 'cortex-a9' is known for aarch64"),
+        ("armv7l", "3.13", "cortex-a9", r"Debian 13's gRPC aborts .* stay on Debian 12"),
+        ("i686", "3.11", "pentium3", "need SSE2"),
+    ],
+)
+def test_a_cpu_that_is_unknown_or_too_old_is_refused_with_the_reason(
+    architecture: str, python: str, cpu: str, text: str
+) -> None:
+    with pytest.raises(UnknownCombinationError, match=text):
+        recipe_for(architecture, python, cpu=cpu)
 
 
 # The wheel of the agent.
@@ -168,6 +218,7 @@ def test_the_wheel_holds_the_agent_and_nothing_of_the_host(tmp_path: Path) -> No
     assert tops == {"device_agent", "protos"}
     assert not [name for name in names if name.endswith(".pyc") or "__pycache__" in name]
     assert "device_agent/reference/reference.onnx" in names
+    assert "protos/machines.json" in names
     assert entry_points == "[console_scripts]\ngenba-agent = device_agent.__main__:main\n"
     assert "Requires-Dist: grpcio" in metadata
     assert "torch" not in metadata
@@ -242,6 +293,7 @@ def test_the_manifest_tells_versions_hashes_and_where_each_wheel_came_from(
     manifest = json.loads((pi_stick / "MANIFEST.json").read_text())
 
     assert manifest == pi_bundle.manifest
+    assert manifest["cpu"] == "vfpv4"
     assert manifest["debian_packages"] == ["python3-psutil", "python3-numpy"]
     wheels = {wheel["package"]: wheel for wheel in manifest["wheels"]}
     assert wheels["tflite-runtime"]["version"] == "2.14.0"
@@ -258,6 +310,7 @@ def test_the_texts_say_what_this_bundle_is(pi_stick: Path, name: str) -> None:
 
     assert "armv7l" in text
     assert "python3-numpy" in text
+    assert "no-vfpv4" in text if name == "install.sh" else "Not onnx: " in text
     assert not [word for word in text.split() if word.startswith("@") and word.endswith("@")]
 
 
@@ -266,7 +319,16 @@ def test_the_readme_is_english_and_japanese(pi_stick: Path) -> None:
 
     assert "## Install" in text
     assert "## インストール" in text
+    assert "onnx は使えません: " in text
     assert text.count("sudo apt install openssl python3-psutil python3-numpy") == 2
+
+
+def test_a_bundle_for_an_older_cpu_is_told_by_its_name() -> None:
+    old = bundle_name(recipe_for("armv7l", "3.11", cpu="cortex-a9"))
+    new = bundle_name(recipe_for("armv7l", "3.11", cpu="cortex-a7"))
+
+    assert old.endswith("-armv7l-no-vfpv4-py311-ncnn")
+    assert new.endswith("-armv7l-py311-tflite-ncnn")
 
 
 # Where wheels come from.
@@ -279,7 +341,8 @@ def test_all_missing_wheels_are_named_with_the_command_that_fetches_them(
     few.mkdir()
     for wheel in pi_wheels.glob("pip-*.whl"):
         (few / wheel.name).write_bytes(wheel.read_bytes())
-    small = replace(pi_recipe, pins=(pi_recipe.pins[0], pi_recipe.pins[-1]))
+    few_pins = tuple(pin for pin in pi_recipe.pins if pin.name in ("grpcio", "tflite-runtime"))
+    small = replace(pi_recipe, pins=few_pins)
 
     with pytest.raises(MissingWheelError) as raised:
         write_agent_bundle(small, Wheels(few), tmp_path / "pi.tar.gz", quiet)
@@ -346,7 +409,22 @@ def test_a_combination_that_does_not_exist_ends_with_2(
     code = run(["agent-bundle", "--arch", "armv7l", "--runtime", "onnx"])
 
     assert code == 2
-    assert "use --runtime tflite" in capsys.readouterr().err
+    assert "use --runtime tflite or ncnn" in capsys.readouterr().err
+
+
+def test_the_command_for_an_old_cpu_says_what_is_missing_there_and_what_debian_gives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheels = put_wheels(tmp_path / "wheels", recipe_for("armv7l", "3.11", cpu="cortex-a9"))
+
+    code = run(
+        f"agent-bundle --arch armv7l --cpu cortex-a9 --wheels {wheels} --output {tmp_path}".split()
+    )
+
+    said = capsys.readouterr().out
+    assert code == 0
+    assert "not tflite: tflite-runtime for 32-bit ARM needs VFPv4" in said
+    assert "Debian's python3-grpcio, python3-protobuf, python3-psutil, python3-numpy" in said
 
 
 # The installer.

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import struct
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +19,15 @@ import pytest
 
 from device_agent.jobs import Bench, run_job
 from device_agent.processes import Cancellation, default_worker_command
-from device_agent.reference.encoding import I8, I32, field, flatbuffer
-from device_agent.reference.generate import TFLITE_IDENTIFIER, TfliteGraph, tiny_onnx, tiny_tflite
+from device_agent.reference.encoding import I8, I32, field, flatbuffer, stored_zip
+from device_agent.reference.generate import (
+    TFLITE_IDENTIFIER,
+    TfliteGraph,
+    ncnn_model,
+    tiny_ncnn,
+    tiny_onnx,
+    tiny_tflite,
+)
 from device_agent.scan_limits import ScanLimits
 from device_agent.work import (
     PROTOCOL,
@@ -387,6 +396,108 @@ HOSTILE_TFLITE: Mapping[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+# ---- ncnn -------------------------------------------------------------------------------------
+
+_NCNN_INPUT = "Input x 0 1 x 0=8 1=8 2=4"
+
+
+def _ncnn(*layers: str, weights: bytes = b"", first: str = _NCNN_INPUT) -> bytes:
+    return ncnn_model([first, *layers], weights)
+
+
+def _ncnn_text(text: str) -> bytes:
+    return stored_zip({"model.param": text.encode(), "model.bin": b""})
+
+
+def _zip_bomb() -> bytes:
+    """A megabyte of zeros that is packed into a kilobyte, as entries of 4 GiB could be."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.param", b"7767517\n" + bytes(1 << 20))
+        archive.writestr("model.bin", bytes(1 << 20))
+    return buffer.getvalue()
+
+
+def _size_of_no_file() -> bytes:
+    data = bytearray(tiny_ncnn())
+    struct.pack_into("<II", data, data.index(b"PK\3\4", 4) + 18, 2**32 - 1, 2**32 - 1)
+    return bytes(data)
+
+
+def _few_weights() -> bytes:
+    """As many as a norm of one channel needs, and twenty million come in."""
+    return _ncnn(
+        "BatchNorm y 1 1 x y 0=1",
+        weights=struct.pack("<4f", 1, 0, 1, 0),
+        first="Input x 0 1 x 0=20000000",
+    )
+
+
+HOSTILE_NCNN: Mapping[str, tuple[Callable[[], Any], str]] = {
+    "eight bytes": (lambda: b"PK\3\4\0\0\0\0", "truncated"),
+    "half a file": (lambda: tiny_ncnn()[:120], "truncated"),
+    "a zip bomb": (_zip_bomb, "compressed, encrypted or extended"),
+    "an entry as long as no file": (_size_of_no_file, "model.bin is truncated"),
+    "a file behind the others": (
+        lambda: stored_zip({"model.param": b"", "model.bin": b"", "../../canary": b""}),
+        "model.bin|canary|directory|metadata",
+    ),
+    "a file from another folder": (
+        lambda: stored_zip({"../canary": b"", "model.bin": b""}),
+        "no entry model.param",
+    ),
+    "a count of two billion layers": (
+        lambda: _ncnn_text("7767517\n2000000000 2\nInput x 0 1 x 0=2\n"),
+        "line 2",
+    ),
+    "more blobs than it says": (
+        lambda: _ncnn_text("7767517\n2 2\nInput x 0 1 x 0=2\nSplit s 1 3 x a b c\n"),
+        "there are 2 and 4",
+    ),
+    "a layer of millions of blobs": (
+        lambda: _ncnn_text("7767517\n1 1\nSplit s 0 99999999 x\n"),
+        "should name 0 [+] 99999999 blobs",
+    ),
+    "weights for other channels": (_few_weights, "has 1 weights, .* need 20000000"),
+    "weights that are not there": (
+        lambda: _ncnn("Convolution y 1 1 x y 0=8 1=3 4=1 5=0 6=288"),
+        "has 0 bytes, .* need 1156",
+    ),
+    "weights of 16 bits": (
+        lambda: _ncnn(
+            "InnerProduct y 1 1 x y 0=1 2=256", weights=b"\x47\x6b\x30\x01" + bytes(1024)
+        ),
+        "are float16",
+    ),
+    "an unknown layer": (lambda: _ncnn("Spy y 1 1 x y"), "a layer Spy 'y'"),
+    "a layer that reads files": (lambda: _ncnn("PyFunc y 1 1 x y"), "a layer PyFunc 'y'"),
+    "a blob of nobody": (lambda: _ncnn("ReLU y 1 1 ghost y"), "'ghost', that nothing made"),
+    "a layer that reads itself": (lambda: _ncnn("ReLU y 1 1 y y"), "that nothing made"),
+    "a huge input": (
+        lambda: _ncnn("ReLU y 1 1 x y", first="Input x 0 1 x 0=2147483647 1=2147483647"),
+        "this device takes 268435456",
+    ),
+    "a Padding to 10^11": (
+        lambda: _ncnn("Padding y 1 1 x y 0=2000000000 1=2000000000"),
+        "this device takes 268435456",
+    ),
+    "a Reshape to more": (lambda: _ncnn("Reshape y 1 1 x y 0=100000000"), "makes .100000000."),
+    "a window of nothing": (lambda: _ncnn("Pooling y 1 1 x y 0=0 1=0"), "is 1 at least"),
+    "a stride of nothing": (lambda: _ncnn("Pooling y 1 1 x y 0=0 1=2 2=0"), "is 1 at least"),
+    "no channels": (lambda: _ncnn("ShuffleChannel y 1 1 x y 0=0"), "is 1 at least"),
+    "a chain of 6,000 layers": (
+        lambda: _ncnn(
+            *(f"ReLU v{n} 1 1 {f'v{n - 1}' if n else 'x'} v{n}" for n in range(6_000)),
+        ),
+        "more than 5000 layers in a row",
+    ),
+    "a name that is no text": (
+        lambda: stored_zip({"model.param": b"7767517\n1 1\n\xff\xfe", "model.bin": b""}),
+        "not plain text",
+    ),
+}
+
+
 def file_of(made: Any) -> bytes:
     """The bytes of a hostile file, whatever it was made of."""
     if isinstance(made, bytes):
@@ -422,7 +533,17 @@ _ON_THE_ROAD = {
         "graphs that call each other",
         "a tensor of 2^62 elements",
     ),
+    "ncnn": (
+        "half a file",
+        "a zip bomb",
+        "more blobs than it says",
+        "weights for other channels",
+        "an unknown layer",
+        "a huge input",
+        "a chain of 6,000 layers",
+    ),
 }
+_HOSTILE = {"onnx": HOSTILE_ONNX, "tflite": HOSTILE_TFLITE, "ncnn": HOSTILE_NCNN}
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
@@ -431,7 +552,7 @@ def pytest_generate_tests(metafunc: Any) -> None:
     """
     cases = {
         f"{runtime}: {name}": (runtime, functools.partial(_file, make), words)
-        for runtime, made in (("onnx", HOSTILE_ONNX), ("tflite", HOSTILE_TFLITE))
+        for runtime, made in _HOSTILE.items()
         for name, (make, words) in made.items()
     }
     if "hostile" in metafunc.fixturenames:
@@ -469,7 +590,8 @@ _PLAN = Plan(
 _NO_SCAN = (
     "from device_agent.runtimes.onnx import OnnxRuntime as o;"
     "from device_agent.runtimes.tflite import TfliteRuntime as t;"
-    "o.scan = t.scan = lambda *_: None;"
+    "from device_agent.runtimes.ncnn import NcnnRuntime as n;"
+    "o.scan = t.scan = n.scan = lambda *_: None;"
 )
 _START = "from device_agent.worker import main;"
 
@@ -516,7 +638,8 @@ class Road:
 
     def good_model(self, runtime: str) -> Outcome:
         """The outcome of a model that harms nobody."""
-        return self.run(tiny_onnx() if runtime == "onnx" else tiny_tflite(), runtime)
+        made = {"onnx": tiny_onnx, "tflite": tiny_tflite, "ncnn": tiny_ncnn}
+        return self.run(made[runtime](), runtime)
 
     def without_scan(self) -> Road:
         """The same device with workers that scan nothing."""
@@ -549,12 +672,10 @@ def make_leaking() -> Callable[[str], bytes]:
 @pytest.fixture(scope="session")
 def make_file() -> Callable[[str, str], bytes]:
     """A hostile file by runtime and name."""
-    files = {"onnx": HOSTILE_ONNX, "tflite": HOSTILE_TFLITE}
-    return lambda runtime, name: file_of(files[runtime][name][0]())
+    return lambda runtime, name: file_of(_HOSTILE[runtime][name][0]())
 
 
 @pytest.fixture(scope="session")
 def make_hostile() -> Callable[[str], list[bytes]]:
     """Every hostile file of a runtime."""
-    files = {"onnx": HOSTILE_ONNX, "tflite": HOSTILE_TFLITE}
-    return lambda runtime: [file_of(make()) for make, _ in files[runtime].values()]
+    return lambda runtime: [file_of(make()) for make, _ in _HOSTILE[runtime].values()]

@@ -16,9 +16,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device_agent import model_scan, tflite_scan
+from device_agent import model_scan, ncnn_scan, tflite_scan
 from device_agent.errors import ModelRejectedError
-from device_agent.reference.generate import reference_tflite, tiny_onnx, tiny_tflite
+from device_agent.ncnn_file import read_container
+from device_agent.reference.encoding import stored_zip
+from device_agent.reference.generate import (
+    NCNN_FLOAT32,
+    ncnn_model,
+    reference_ncnn,
+    reference_tflite,
+    tiny_ncnn,
+    tiny_onnx,
+    tiny_tflite,
+)
 from device_agent.runtimes.catalogue import LIBRARIES
 from device_agent.scan_limits import ScanLimits
 
@@ -28,8 +38,12 @@ DecodeError = pytest.importorskip("google.protobuf.message").DecodeError
 LIMITS = ScanLimits(control_flow=True)
 # Generous, for busy machines: what matters is that a scan ends.
 FUZZ = settings(max_examples=600, deadline=20_000, suppress_health_check=list(HealthCheck))
-SCANS = {"onnx": model_scan.scan_bytes, "tflite": tflite_scan.scan_bytes}
-SMALL = {"onnx": tiny_onnx(), "tflite": tiny_tflite()}
+SCANS = {
+    "onnx": model_scan.scan_bytes,
+    "tflite": tflite_scan.scan_bytes,
+    "ncnn": ncnn_scan.scan_bytes,
+}
+SMALL = {"onnx": tiny_onnx(), "tflite": tiny_tflite(), "ncnn": tiny_ncnn()}
 
 
 def accepts(runtime: str, data: bytes) -> bool:
@@ -290,10 +304,7 @@ print(json.dumps(counts))
 
 def run_all(runtime: str, folder: Path) -> Any:
     """How many files in a folder ran, and how many the library refused."""
-    if LIBRARIES[runtime] == "onnxruntime":
-        pytest.importorskip("onnxruntime")
-    else:
-        pytest.importorskip("ai_edge_litert")
+    pytest.importorskip(LIBRARIES[runtime].replace("-", "_"))
     ended = subprocess.run(
         [sys.executable, "-c", RUN_ALL, runtime, str(folder)],
         capture_output=True,
@@ -324,7 +335,10 @@ def broken_onnx(whole: bytes) -> Any:
             yield whole[:place] + bytes([value]) + whole[place + 1 :]
 
 
-@pytest.mark.parametrize(("runtime", "broken"), [("tflite", broken_tflite), ("onnx", broken_onnx)])
+@pytest.mark.parametrize(
+    ("runtime", "broken"),
+    [("tflite", broken_tflite), ("onnx", broken_onnx), ("ncnn", broken_onnx)],
+)
 def test_a_file_broken_at_any_place_is_refused_or_harms_no_library(
     runtime: str, broken: Any, tmp_path: Path
 ) -> None:
@@ -348,3 +362,117 @@ def test_a_tflite_file_of_several_layers_broken_anywhere_never_breaks_the_scan(v
         data = bytearray(whole)
         struct.pack_into("<I", data, place, value)
         accepts("tflite", bytes(data))
+
+
+# ---- ncnn -------------------------------------------------------------------------------------
+
+
+def several_layers() -> tuple[list[str], bytes]:
+    """A small network with a gate, a shortcut and both ways to convolve."""
+    lines = [
+        "Input x 0 1 x 0=8 1=8 2=3",
+        "Convolution c 1 1 x c 0=8 1=3 3=2 4=1 5=1 6=216 9=3 -23310=2,0.0,6.0",
+        "Split s 1 3 c c0 c1 c2",
+        "ConvolutionDepthWise d 1 1 c0 d 0=8 1=3 4=1 5=0 6=72 7=8",
+        "Pooling g 1 1 c1 g 0=1 4=1",
+        "HardSigmoid h 1 1 g h 0=0.16666667 1=0.5",
+        "BinaryOp m 2 1 d h m 0=2",
+        "BinaryOp a 2 1 m c2 a 0=0",
+        "Pooling p 1 1 a p 0=0 1=2 2=2 5=1",
+        "Flatten f 1 1 p f",
+        "InnerProduct y 1 1 f y 0=3 1=1 2=96",
+    ]
+    numbers = struct.pack("<224f", *[0.1] * 224)
+    weights = NCNN_FLOAT32 + numbers + NCNN_FLOAT32 + numbers[:288]
+    return lines, weights + NCNN_FLOAT32 + numbers[: 4 * 99]
+
+
+@pytest.fixture(scope="session")
+def ncnn_samples(make_hostile: Any) -> list[bytes]:
+    hostile = [data for data in make_hostile("ncnn") if len(data) < 4000]
+    return [tiny_ncnn(), ncnn_model(*several_layers()), *hostile]
+
+
+@FUZZ
+@given(st.data())
+def test_no_mutation_of_an_ncnn_file_breaks_the_scan(ncnn_samples: Any, data: Any) -> None:
+    mutated = data.draw(mutations(ncnn_samples))
+
+    with contextlib.suppress(ModelRejectedError):
+        ncnn_scan.scan_bytes(Fenced(mutated), LIMITS)  # type: ignore[arg-type] # read alike
+
+
+@FUZZ
+@given(st.data())
+def test_no_mutation_of_the_text_of_an_ncnn_file_breaks_the_scan(data: Any) -> None:
+    """The container around it is whole, so that the scan goes on into the text."""
+    lines, weights = several_layers()
+    text = data.draw(mutations([read_container(ncnn_model(lines, weights)).text.encode()]))
+
+    accepts("ncnn", stored_zip({"model.param": text, "model.bin": weights}))
+
+
+def broken_text(words: list[list[str]]) -> Any:
+    """The lines with each word, in turn, another one that stands in them, or another number."""
+    others = sorted({word for line in words for word in line}) + [
+        f"{key}={value}"
+        for key in (*range(20), -23310)
+        for value in ("0", "1", "2", "5", "-1", "-233", "100000", "2147483647", "0.5", "1,1")
+    ]
+    for row, line in enumerate(words):
+        for place, word in enumerate(line):
+            for other in others:
+                if other != word:
+                    yield [
+                        *words[:row],
+                        [*line[:place], other, *line[place + 1 :]],
+                        *words[row + 1 :],
+                    ]
+        for place in range(len(line)):
+            yield [*words[:row], [*line[:place], *line[place + 1 :]], *words[row + 1 :]]
+        for other in others:
+            yield [*words[:row], [*line, other], *words[row + 1 :]]
+
+
+def container(words: list[list[str]], weights: bytes) -> bytes:
+    text = "\n".join(" ".join(line) for line in words) + "\n"
+    return stored_zip({"model.param": text.encode(), "model.bin": weights})
+
+
+def test_a_network_with_any_word_of_its_text_changed_is_refused_or_harms_no_library(
+    tmp_path: Path,
+) -> None:
+    """One word is enough to make ncnn read past its weights; each is tried, also with the weights
+    that the changed layers need.
+    """
+    lines, weights = several_layers()
+    whole = [line.split() for line in read_container(ncnn_model(lines, weights)).text.splitlines()]
+    made = accepted = 0
+    for words in broken_text(whole):
+        made += 1
+        data = container(words, weights)
+        if accepts("ncnn", data):
+            (tmp_path / f"{accepted:05}").write_bytes(data)
+            accepted += 1
+
+    counts = run_all("ncnn", tmp_path)
+
+    assert counts == {"ran": accepted, "refused": 0}
+    assert 100 < accepted < made / 10
+
+
+def test_an_ncnn_file_cut_at_any_length_is_refused() -> None:
+    whole = SMALL["ncnn"]
+
+    assert accepts("ncnn", whole)
+    assert [size for size in range(len(whole)) if accepts("ncnn", whole[:size])] == []
+
+
+@pytest.mark.parametrize("value", [0, 2**31, 2**32 - 1])
+def test_an_ncnn_file_of_several_layers_broken_anywhere_never_breaks_the_scan(value: int) -> None:
+    whole = reference_ncnn()
+
+    for place in [*range(600), *range(len(whole) - 300, len(whole) - 3)]:
+        data = bytearray(whole)
+        struct.pack_into("<I", data, place, value)
+        accepts("ncnn", bytes(data))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import time
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from device_agent import model_scan as onnx_scan
-from device_agent import tflite_scan
-from device_agent.errors import ModelRejectedError
+from device_agent import model_scan, ncnn_scan, tflite_scan
+from device_agent.errors import ModelRejectedError, NoRuntimeError
+from device_agent.runtimes.catalogue import open_runtime
 from device_agent.scan_limits import ScanLimits
 from device_agent.work import Failure, FailureKind, MeasuredSamples, VerifiedOutputs
 
@@ -22,22 +21,22 @@ onnxruntime = pytest.importorskip("onnxruntime")
 FIRST_THAT_READS_NO_FOREIGN_FILE = (1, 24)
 
 
+SCANS = {"onnx": model_scan, "tflite": tflite_scan, "ncnn": ncnn_scan}
+
+
 def usable(runtime: str) -> None:
     """Skip where this machine has no library for it."""
-    if runtime == "tflite":
-        from device_agent.errors import NoRuntimeError
-
-        try:
-            importlib.import_module("device_agent.runtimes.tflite").TfliteRuntime()
-        except NoRuntimeError as error:
-            pytest.skip(str(error))
+    try:
+        open_runtime(runtime)
+    except NoRuntimeError as error:
+        pytest.skip(str(error))
 
 
 def test_a_hostile_file_is_refused_with_its_reason_in_one_line(
     hostile: Any, tmp_path: Path
 ) -> None:
     runtime, make, words = hostile
-    scan = onnx_scan if runtime == "onnx" else tflite_scan
+    scan = SCANS[runtime]
     (tmp_path / "model").write_bytes(make())
 
     with pytest.raises(ModelRejectedError, match=words) as refusal:
@@ -125,6 +124,8 @@ def test_an_endless_loop_that_a_device_allows_ends_with_the_clock(
         ("onnx", "an Expand to 10^11", FailureKind.RESOURCE),
         # The library does not say why it could not make the tensor.
         ("tflite", "a Fill of 2^32", FailureKind.MODEL_REJECTED),
+        ("ncnn", "a Padding to 10^11", FailureKind.RESOURCE),
+        ("ncnn", "a huge input", FailureKind.RESOURCE),
     ],
 )
 def test_without_the_scan_a_bomb_of_memory_dies_of_the_limit_of_its_process(
@@ -146,6 +147,11 @@ def test_without_the_scan_a_bomb_of_memory_dies_of_the_limit_of_its_process(
         ("onnx", "half a file"),
         ("tflite", "a Reshape past its output"),
         ("tflite", "a graph that calls itself"),
+        ("ncnn", "more blobs than it says"),
+        ("ncnn", "a blob of nobody"),
+        ("ncnn", "a layer that reads itself"),
+        ("ncnn", "a window of nothing"),
+        ("ncnn", "a chain of 6,000 layers"),
     ],
 )
 def test_without_the_scan_whatever_a_file_does_ends_with_its_worker(
@@ -168,3 +174,18 @@ def test_without_the_scan_a_runtime_of_today_still_hands_nothing_out(
     outcome = road.without_scan().run(make_leaking("../canary"), "onnx", verify=True)
 
     assert not isinstance(outcome, VerifiedOutputs)
+
+
+@pytest.mark.parametrize("name", ["weights for other channels", "a stride of nothing"])
+def test_a_model_that_ncnn_loads_and_that_kills_it_at_its_first_run_is_a_result(
+    road: Any, make_file: Any, name: str
+) -> None:
+    usable("ncnn")
+    device = road.without_scan()
+
+    outcome = device.run(make_file("ncnn", name), "ncnn")
+
+    assert isinstance(outcome, Failure), outcome
+    assert outcome.kind is FailureKind.WORKER_CRASHED, outcome
+    assert re.search("SIG(SEGV|FPE|BUS|ABRT)", outcome.message), outcome.message
+    assert isinstance(road.good_model("ncnn"), MeasuredSamples)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from device_agent import model_scan
+from device_agent import model_scan, ncnn_scan
 from device_agent.errors import ModelRejectedError
 from device_agent.scan_limits import ScanLimits
 
@@ -41,6 +41,27 @@ def test_networks_of_the_search_spaces_pass_in_float_and_int8(name: str) -> None
         assert scan.domains == ("",)
         assert scan.control_flow == ()
         assert scan.nodes == len(onnx.load_model_from_string(model).graph.node)
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "mobile", "resnet-lite", "conv1d"])
+def test_networks_of_the_search_spaces_pass_as_ncnn(name: str) -> None:
+    from host.network.ncnn_model import ncnn_bytes
+    from host.network.weights import random_weights
+    from host.spaces.base import Task, is_valid, sample
+    from host.spaces.catalogue import space_by_name
+
+    space, task = space_by_name(name), Task(channels=3, classes=10)
+    random = np.random.default_rng(5)
+    drawn = [sample(space, random) for _ in range(40)]
+    candidates = [each for each in drawn if is_valid(space, each, task)][:10]
+    assert len(candidates) == 10
+    for seed, candidate in enumerate(candidates):
+        weights = random_weights(network := space.build(candidate, task), seed=seed)
+
+        scan = ncnn_scan.scan_bytes(ncnn_bytes(network, weights, {"study": "s1"}), ScanLimits())
+
+        assert list(scan.inputs) == ["input"]
+        assert scan.outputs == {"logits": (10,)}
 
 
 def examples() -> list[Path]:

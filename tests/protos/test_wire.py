@@ -122,6 +122,7 @@ def test_facts_survive_the_trip_and_absent_is_not_zero(
     assert came.HasField("temperature_celsius") == (celsius is not None)
     assert list(came.cpu_flags) == flags
     assert not came.HasField("governor")
+    assert not came.HasField("emulated")
 
 
 def test_a_report_holds_samples_or_a_failure_but_not_both() -> None:

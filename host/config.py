@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from host.device import RuntimeName
 from host.errors import UsageError
 
 BYTES_PER_MB = 1_000_000
@@ -28,7 +29,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-RuntimeName = Literal["onnx", "tflite"]
 SpaceName = Literal["nasbench201", "mobile", "resnet-lite", "conv1d"]
 
 

@@ -2,14 +2,22 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from host.errors import UsageError
 
-_FORMAT_NAMES = {"onnx": "ONNX", "tflite": "TFLite"}
+RuntimeName = Literal["onnx", "tflite", "ncnn"]
+CalibratedRuntime = Literal["onnx", "tflite"]
+"""Those that a device is calibrated with; a study fits models of its own for all."""
+_FORMAT_NAMES = {"onnx": "ONNX", "tflite": "TFLite", "ncnn": "ncnn"}
 
 
 class NoRuntimeError(UsageError):
     """The device has nothing that runs the model."""
+
+
+class EmulatedDeviceError(UsageError):
+    """A program plays the device, so no figure of it may be built upon."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,10 @@ class Guard:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What a device is, as its agent reads it. Absent is None."""
+    """What a device is, as its agent reads it. Absent is None.
+
+    `emulated` is None where an older agent does not look; such a device counts as a real one.
+    """
 
     hostname: str
     machine: str
@@ -63,6 +74,7 @@ class DeviceFacts:
     runtimes: tuple[Runtime, ...] = ()
     power_sources: tuple[PowerSource, ...] = ()
     guards: tuple[Guard, ...] = ()
+    emulated: bool | None = None
 
     def runtime(self, name: str) -> Runtime | None:
         """The runtime of that name if the device has it and it works there."""
@@ -84,6 +96,19 @@ class Device:
     agent_version: str | None = None
     facts: DeviceFacts | None = field(default=None, repr=False)
     revoked_at: datetime | None = None
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether its agent says that a program plays its CPU."""
+        return self.facts is not None and self.facts.emulated is True
+
+    def require_real(self, purpose: str) -> None:
+        """Raises EmulatedDeviceError, with the purpose it may not serve, where it is emulated."""
+        if self.is_emulated:
+            raise EmulatedDeviceError(
+                f"{self.name} is emulated, and times under emulation say nothing of the machine:"
+                f" {purpose} needs the real one"
+            )
 
     def runtime(self, name: str) -> Runtime:
         """The runtime of that name. Raises NoRuntimeError where there is none that works."""

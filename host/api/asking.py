@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
-from host.api.model_files import RuntimeName, require_runtime, runtime_of
+from host.api.model_files import require_runtime, runtime_of
+from host.device import RuntimeName
 
 if TYPE_CHECKING:
     from host.device import Device
@@ -59,6 +61,11 @@ class Wish:
 
         enough = self.timeout_seconds or enough_seconds(self.plan, self.readiness)
         return MeasureSpec(run, self.plan, self.readiness, enough)
+
+
+def purpose_of(purpose: str, *, again: bool) -> str:
+    """The purpose itself, or what is done `again` under one that no later call finds."""
+    return f"{purpose} {uuid4().hex}" if again else purpose
 
 
 def plan_of(preset: "PresetName", rate_hertz: float | None, *, energy: bool) -> "Plan":

@@ -86,23 +86,24 @@ def await_measured(
     from host.store import wait_for_outcomes
 
     jobs = {one.job.id: one.job for one in asked}
-    found: dict[str, MeasuredModel] = {}
+    outcomes: dict[str, object] = {}
     told = _Told(len(jobs), on_progress)
     deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
 
     def on_wait(waiting: "Waiting") -> None:
-        told.waiting(len(found), waiting)
+        told.waiting(len(outcomes), waiting)
         if deadline is not None and monotonic() >= deadline:
-            left = len(jobs) - len(found)
+            left = len(jobs) - len(outcomes)
             what = "are withdrawn" if withdraw else "stay queued: the same call finds them later"
             raise TimedOutError(f"no result within {timeout_seconds:g} s; {left} jobs {what}")
 
     with _withdrawn(store, list(jobs)) if withdraw else nullcontext():
         for job, outcome in wait_for_outcomes(store, list(jobs.values()), on_wait=on_wait):
+            outcomes[job.id] = outcome
             one = next(each for each in asked if each.job.id == job.id)
-            found[job.id] = _measured(store, one, outcome)
-            told.came(len(found), found[job.id])
-    return [found[one.job.id] for one in asked]
+            told.came(len(outcomes), _measured(store, one, outcome))
+    # Files of equal bytes share a job, and each keeps its own name.
+    return [_measured(store, one, outcomes[one.job.id]) for one in asked]
 
 
 class _Told:

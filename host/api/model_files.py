@@ -2,15 +2,19 @@
 
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from host.device import RuntimeName
 from host.errors import UsageError
 
 if TYPE_CHECKING:
     from host.device import Device
 
-RuntimeName = Literal["onnx", "tflite"]
-_RUNTIME_OF_SUFFIX: dict[str, RuntimeName] = {".onnx": "onnx", ".tflite": "tflite"}
+_RUNTIME_OF_SUFFIX: dict[str, RuntimeName] = {
+    ".onnx": "onnx",
+    ".tflite": "tflite",
+    ".ncnn": "ncnn",
+}
 _TFLITE_IDENTIFIER = b"TFL3"  # schema.fbs of TensorFlow Lite; offset 4, as in every FlatBuffer
 
 
@@ -27,9 +31,8 @@ def runtime_of(path: Path, chosen: RuntimeName | None = None) -> RuntimeName:
         return chosen
     known = _RUNTIME_OF_SUFFIX.get(path.suffix.lower())
     if known is None:
-        raise ModelFileError(
-            f"{path} ends with neither .onnx nor .tflite: say --runtime onnx or --runtime tflite"
-        )
+        suffixes = ", ".join(_RUNTIME_OF_SUFFIX)
+        raise ModelFileError(f"{path} ends with none of {suffixes}: say its runtime with --runtime")
     return known
 
 
@@ -44,10 +47,8 @@ def read_model_file(path: Path) -> bytes:
 def check_model_file(path: Path, runtime: RuntimeName) -> None:
     """See that the file is a whole, valid model of that format. Raises ModelFileError."""
     data = read_model_file(path)
-    if runtime == "onnx":
-        _check_onnx(path, data)
-    else:
-        _check_tflite(path, data)
+    check = {"onnx": _check_onnx, "tflite": _check_tflite, "ncnn": _check_ncnn}[runtime]
+    check(path, data)
 
 
 def require_runtime(device: "Device", runtime: RuntimeName) -> None:
@@ -90,3 +91,28 @@ def _check_tflite(path: Path, data: bytes) -> None:
         whole = 8 <= root - back <= len(data) - 4
     if not whole:
         raise ModelFileError(f"{path} is only a part of a TFLite file: convert it again")
+
+
+def _check_ncnn(path: Path, data: bytes) -> None:
+    """The container, the text of the layers, and as many weights as these read."""
+    from host.network.ncnn_file import (
+        NotNcnnError,
+        input_shapes_of,
+        layers_of,
+        read_ncnn_file,
+    )
+    from host.network.ncnn_layers import check_weights, unknown_layers
+
+    try:
+        model = read_ncnn_file(data)
+        layers = layers_of(model.param)
+        input_shapes_of(layers)
+        check_weights(model, layers)
+    except NotNcnnError as error:
+        raise ModelFileError(f"{path} is not a whole .ncnn file: {error}") from error
+    unknown = unknown_layers(layers)
+    if unknown:
+        raise ModelFileError(
+            f"{path} has layers that no device accepts: {', '.join(unknown)}; export the model "
+            "without them"
+        )

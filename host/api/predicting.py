@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from host.api.model_files import ModelFileError, RuntimeName, read_model_file, runtime_of
+from host.api.model_files import ModelFileError, read_model_file, runtime_of
+from host.device import RuntimeName
 
 if TYPE_CHECKING:
     from cost_models.kernels import KernelGraph
@@ -20,6 +21,11 @@ def read_graph(
     """What the runtime will execute of a model's file. Raises ModelFileError."""
     from cost_models.program import GraphError, UnknownShapeError
 
+    if runtime == "ncnn":
+        raise ModelFileError(
+            f"{path}: cost models read ONNX and TFLite files: predict the .onnx file of the same "
+            "network"
+        )
     data = read_model_file(path)
     given = {shape.name: shape.sizes for shape in shapes}
     try:

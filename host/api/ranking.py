@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from host.api.bounds import check_threads, check_whole
 from host.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +59,21 @@ class RankRequest:
     def source(self) -> str:
         """What people call that which is ranked."""
         return self.targets[0] if len(self.targets) == 1 else f"{len(self.targets)} files"
+
+
+def check_request(request: RankRequest) -> None:
+    """See that every number of the request can be meant. Raises UsageError."""
+    check_threads(request.threads)
+    for name, value, least, most in (
+        ("sample", request.sample, 1, 1_000_000),
+        ("batch_size", request.batch_size, 2, 4096),
+        ("resolution", request.resolution, 1, 4096),
+        ("draws", request.draws, 1, 1000),
+        ("seed", request.seed, 0, 2**31 - 1),
+        ("processes", request.processes, 1, 1024),
+    ):
+        if value is not None:
+            check_whole(name, value, least, most)
 
 
 def check_keep(keep: float | None, ensemble: "Ensemble") -> None:
@@ -176,7 +192,7 @@ def _contenders(
             f"{spaces[0]} is a space: rank one space, or any number of files, not both at once"
         )
     space = space_by_name(spaces[0])
-    count = request.sample or DEFAULT_SAMPLE
+    count = DEFAULT_SAMPLE if request.sample is None else request.sample
     most = min(count, size(space))
 
     def on_drawn(done: int) -> None:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from host.api.workspace import OpenWorkspace
     from host.config import StudyConfig
     from host.job import JobState
-    from host.study.run import StudyResult
+    from host.store import Store, studies
+    from host.study.stored import StudyResult
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Study:
     def result(self) -> "StudyResult | None":
         """The front and the finalists that the store holds; None before there is a front."""
         from host.store import UnknownStudyError
-        from host.study.run import stored_result
+        from host.study.stored import stored_result
 
         store = self._workspace.store
         try:
@@ -107,24 +108,29 @@ class Study:
 
     def status(self) -> StudyStatus | None:
         """How far the study is; None before its first run."""
-        from host.job import ALL_STATES
         from host.store import UnknownStudyError
 
         store = self._workspace.store
         try:
-            study = store.studies.by_name(self.name)
+            return status_of(store, store.studies.by_name(self.name))
         except UnknownStudyError:
             return None
-        states = [job.state for job in store.jobs.of_study(study.id)]
-        return StudyStatus(
-            stage=study.stage,
-            created_at=study.created_at,
-            finished_at=study.finished_at,
-            failed_because=study.failed_because,
-            scored=sum(row.role == "scored" for row in store.studies.candidates(study.id)),
-            jobs={state: states.count(state) for state in ALL_STATES},
-            bundles=tuple(Path(one.path) for one in store.bundles.of_study(study.id)),
-        )
+
+
+def status_of(store: "Store", study: "studies.Study") -> StudyStatus:
+    """How far a study is that the store holds."""
+    from host.job import ALL_STATES
+
+    states = [job.state for job in store.jobs.of_study(study.id)]
+    return StudyStatus(
+        stage=study.stage,
+        created_at=study.created_at,
+        finished_at=study.finished_at,
+        failed_because=study.failed_because,
+        scored=sum(row.role == "scored" for row in store.studies.candidates(study.id)),
+        jobs={state: states.count(state) for state in ALL_STATES},
+        bundles=tuple(Path(one.path) for one in store.bundles.of_study(study.id)),
+    )
 
 
 def config_of(given: "Path | str | Mapping[str, Any] | StudyConfig") -> "StudyConfig":

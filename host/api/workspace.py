@@ -1,17 +1,24 @@
 """An open workspace: its devices, and what can be asked of them."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from uuid import uuid4
 
+from host.api.bounds import (
+    check_choice,
+    check_number,
+    check_runtime,
+    check_several,
+    check_threads,
+)
 from host.api.measuring import MeasuredModel, OnProgress, await_measured, is_answered
-from host.api.model_files import RuntimeName
 from host.api.ranking import OnProgress as OnRankProgress
 from host.api.study import Study, config_of
+from host.device import RuntimeName
 
 if TYPE_CHECKING:
     from host.config import StudyConfig
@@ -101,18 +108,25 @@ class OpenWorkspace:
         timeout_seconds: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> list[MeasuredModel]:
-        """Measure ONNX or TFLite files, each on every device, first all devices of the first file.
+        """Measure ONNX, TFLite or ncnn files on every device, first all devices of the first file.
 
         What was measured before in the same way is not measured again, except `again`. A rate
         measures energy also at so many inferences a second. Waits for devices that are offline, at
-        most `timeout_seconds`. Raises ModelFileError, NoRuntimeError, UnknownDeviceError,
-        TimedOutError, JobCancelledError and GatewayError; that a device could not measure a model
-        is a result.
+        most `timeout_seconds`. Raises UsageError, ModelFileError, NoRuntimeError,
+        UnknownDeviceError, TimedOutError, JobCancelledError and GatewayError; that a device could
+        not measure a model is a result.
         """
-        from host.api.asking import Wish, ask, plan_of
+        from host.api.asking import Wish, ask, plan_of, purpose_of
         from host.api.model_files import check_model_file, runtime_of
-        from host.measurement import Readiness
+        from host.measurement import PRESETS, Readiness
 
+        check_several("files", files)
+        check_several("devices", devices)
+        check_choice("preset", preset, list(PRESETS))
+        check_runtime(runtime)
+        check_threads(threads)
+        check_number("rate_hertz", rate_hertz, 0.001, 10_000.0)
+        check_number("timeout_seconds", timeout_seconds, 0.0, math.inf)
         paths = list(dict.fromkeys(map(Path, files)))
         for path in paths:
             check_model_file(path, runtime_of(path, runtime))
@@ -123,7 +137,7 @@ class OpenWorkspace:
             runtime=runtime,
             threads=threads,
             shapes=_shapes(input_shapes),
-            purpose=f"measure {uuid4().hex}" if again else "measure",
+            purpose=purpose_of("measure", again=again),
         )
         asked = ask(self.store, paths, targets, wish, _log.warning)
         if not is_answered(self.store, asked):
@@ -148,11 +162,15 @@ class OpenWorkspace:
         """What the device's stored cost models say of each file, in the order of the files.
 
         `forecasts` of each has latency, peak memory, energy and power with intervals, or the
-        reason why not. Raises ModelFileError, UnknownDeviceError and NotCalibratedError.
+        reason why not. Raises UsageError, ModelFileError, UnknownDeviceError and
+        NotCalibratedError.
         """
         from host.api.model_files import runtime_of
         from host.api.predicting import predicted, read_graph
 
+        check_several("files", files)
+        check_runtime(runtime)
+        check_threads(threads)
         paths = list(dict.fromkeys(map(Path, files)))
         shapes = _shapes(input_shapes)
         graphs = {path: read_graph(path, runtime_of(path, runtime), shapes) for path in paths}
@@ -186,9 +204,11 @@ class OpenWorkspace:
         imported, as `multiprocessing` has it. Raises UsageError, UnknownDeviceError,
         NotCalibratedError and ScoringError.
         """
-        from host.api.ranking import RankRequest, rank_networks
+        from host.api.ranking import RankRequest, check_request, rank_networks
         from host.proxies.choice import judge
 
+        check_several("devices", devices)
+        check_several("proxies", proxies)
         names = [targets] if isinstance(targets, str | Path) else targets
         request = RankRequest(
             targets=tuple(map(str, names)),
@@ -204,6 +224,7 @@ class OpenWorkspace:
             seed=seed,
             processes=processes,
         )
+        check_request(request)
         return rank_networks(
             self.store, request, say=_log.warning, on_progress=on_progress or _nobody_watches
         )

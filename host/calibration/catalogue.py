@@ -16,6 +16,7 @@ _TARGET = re.compile(
 )  # as `Setting.target` writes it
 _RUNTIME_OF_LIBRARY = {
     "onnxruntime": "onnx",
+    "ncnn": "ncnn",
     "ai-edge-litert": "tflite",
     "tflite-runtime": "tflite",
     "tensorflow": "tflite",

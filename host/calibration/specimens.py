@@ -8,12 +8,13 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 from cost_models.kernels import KernelGraph
+from host.device import CalibratedRuntime
 from host.network.graph import Network
 from host.spaces.base import Task, sample
 from host.spaces.mobile import Mobile
 
 SpecimenKind = Literal["micro-graph", "network", "candidate", "file"]
-Form = Literal["onnx", "tflite"]
+Form = CalibratedRuntime
 """The format of a file, called as the runtime that takes it."""
 FORMS: tuple[Form, ...] = get_args(Form)
 
@@ -71,10 +72,9 @@ class MobileCandidate:
     def kernels(self) -> KernelGraph:
         """What a device will execute."""
         if self.form == "tflite":
-            from cost_models.tflite_graph import kernels_from_tflite
-            from host.network.tflite_model import tflite_bytes
+            from host.network.tflite_kernels import tflite_kernels_of
 
-            return kernels_from_tflite(tflite_bytes(self.network, None))
+            return tflite_kernels_of(self.network)
         from host.network.kernels import kernels_of
 
         return kernels_of(self.network)

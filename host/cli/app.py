@@ -14,6 +14,7 @@ from host.cli.cost import cost_app
 from host.cli.data import data_app
 from host.cli.device import device_app
 from host.cli.evaluate import evaluate
+from host.cli.export import export
 from host.cli.front import front_app
 from host.cli.job import job_app
 from host.cli.measure import measure
@@ -47,6 +48,7 @@ app.add_typer(measurements_app, name="measurements", help="List, show and compar
 app.command()(verify)
 app.command()(evaluate)
 app.command()(quantize)
+app.command()(export)
 app.add_typer(cost_app, name="cost", help="Show, use, validate and exchange cost models.")
 app.add_typer(data_app, name="data", help="Check what networks are to be trained on.")
 app.command()(rank)

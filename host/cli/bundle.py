@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 bundle_app = typer.Typer(no_args_is_help=True)
 
+_HARMFUL = frozenset({"Cc", "Cf", "Cs"})
+"""The Unicode categories of controls, of what is not seen, and of halves of characters."""
+
 FileArgument = Annotated[Path, typer.Argument(metavar="BUNDLE.zip", help="The bundle.")]
 
 
@@ -248,7 +251,7 @@ def _record(
 
 
 def _harmless(text: str) -> str:
-    """The text without what could steer a terminal."""
+    """The text without what could steer a terminal, or what none can write."""
     return "".join(
-        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cf") else "\ufffd" for c in text
+        c if c == "\n" or unicodedata.category(c) not in _HARMFUL else "\ufffd" for c in text
     )

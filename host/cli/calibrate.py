@@ -12,10 +12,8 @@ from host.cli.calibrating import (
     PresetOption,
     RuntimeOption,
     Waiter,
-    check_picture,
     manner_of,
     measuring_seconds,
-    write_picture,
 )
 from host.cli.console import note, print_json, table_console
 from host.cli.measure import (
@@ -27,7 +25,7 @@ from host.cli.measure import (
     WaitQuietOption,
     readiness,
 )
-from host.cli.pictures import LanguageOption, PictureOption
+from host.cli.pictures import LanguageOption, PictureOption, check_picture, write_picture
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
 from host.errors import UsageError
 
@@ -99,6 +97,7 @@ def calibrate(  # noqa: PLR0913 - the options of a command
     check_picture(output)
     with opened(workspace) as (found, store):
         device = store.devices.by_name(name)
+        device.require_real("a cost model")
         setting = Setting.of_device(device, runtime, threads)
         ready = readiness(on_busy, wait_quiet, max_start_temperature)
         manner = manner_of(store, device, preset, ready, "calibrate", energy=energy, again=again)

@@ -3,20 +3,16 @@
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from uuid import uuid4
 
 import typer
 
-from host.api.model_files import RuntimeName
+from host.api.asking import purpose_of
 from host.cli.console import note
 from host.cli.measure import Preset
-from host.cli.pictures import PictureError, require_picture
+from host.device import CalibratedRuntime
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from host.calibration.measuring import Manner
     from host.device import Device
     from host.job import Job
@@ -25,28 +21,11 @@ if TYPE_CHECKING:
     from host.workspace import Workspace
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of the device.")]
-RuntimeOption = Annotated[RuntimeName, typer.Option(help="Which of the device's runtimes.")]
+RuntimeOption = Annotated[CalibratedRuntime, typer.Option(help="Which of the device's runtimes.")]
 PresetOption = Annotated[Preset, typer.Option(help="How carefully to measure each network.")]
 EnergyOption = Annotated[
     bool, typer.Option("--energy", help="Measure energy too: two minutes more a network.")
 ]
-
-
-def check_picture(path: Path | None) -> None:
-    """See that a picture can be written there, before anything is done. Raises PictureError."""
-    if path is None:
-        return
-    require_picture(path)
-    if path.is_dir():
-        raise PictureError(f"{path} is a folder: name a file")
-
-
-def write_picture(path: Path, figure: "Figure") -> None:
-    """Write the picture and say so."""
-    from host.report.plots import png
-
-    path.write_bytes(png(figure))
-    note(f"wrote {path}")
 
 
 def manner_of(
@@ -68,7 +47,7 @@ def manner_of(
 
     plan = PRESETS[preset].with_energy() if energy else PRESETS[preset]
     spec = MeasureSpec(ModelRun("", 0), plan, ready, enough_seconds(plan, ready))
-    told = f"{purpose} {uuid4().hex}" if again else purpose
+    told = purpose_of(purpose, again=again)
     with_meter, purpose = metered(store, device, spec, told, note)
     if not isinstance(with_meter, MeasureSpec):
         raise TypeError(f"{type(with_meter)} measures nothing")

@@ -81,6 +81,7 @@ def import_models(
         raise ExchangeError(f"{file} cannot be used: {error}") from error
     with opened(workspace) as (_, store):
         target = store.devices.by_name(device)
+        target.require_real("a cost model")
         setting = setting_on(package, target, force=force)
         imported = take_over(store, target, setting, package)
         digest = hashlib.sha256(content).hexdigest()

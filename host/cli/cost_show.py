@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from host.api.model_files import RuntimeName
-from host.cli.calibrating import NameArgument, check_picture, write_picture
+from host.cli.calibrating import NameArgument
 from host.cli.console import note, print_json, table_console
-from host.cli.pictures import LanguageOption, PictureOption
+from host.cli.pictures import LanguageOption, PictureOption, check_picture, write_picture
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
+from host.device import RuntimeName
 
 if TYPE_CHECKING:
     from host.calibration.prediction import Predictor

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from host.api.model_files import (
-    RuntimeName,
     check_model_file,
     read_model_file,
     runtime_of,
@@ -22,9 +21,7 @@ from host.cli.calibrating import (
     NameArgument,
     PresetOption,
     Waiter,
-    check_picture,
     manner_of,
-    write_picture,
 )
 from host.cli.console import note, print_json, table_console
 from host.cli.measure import (
@@ -36,8 +33,9 @@ from host.cli.measure import (
     WaitQuietOption,
     readiness,
 )
-from host.cli.pictures import LanguageOption, PictureOption
+from host.cli.pictures import LanguageOption, PictureOption, check_picture, write_picture
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
+from host.device import CalibratedRuntime, RuntimeName
 from host.errors import GenbaError, UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +61,7 @@ class FileSpecimen:
     """A model's file that the user named."""
 
     path: Path
-    form: RuntimeName
+    form: CalibratedRuntime
 
     @property
     def name(self) -> str:
@@ -104,7 +102,7 @@ def validate(  # noqa: PLR0913 - the options of a command
         ),
     ] = None,
     runtime: Annotated[
-        RuntimeName | None,
+        CalibratedRuntime | None,
         typer.Option(
             help="Which of the device's runtimes.",
             show_default="as the files' suffix says, and onnx without files",
@@ -170,11 +168,21 @@ def validate(  # noqa: PLR0913 - the options of a command
 
 def _files(paths: Sequence[Path], runtime: RuntimeName | None) -> list[FileSpecimen]:
     """The files, all of one format. Raises ModelFileError, UsageError."""
-    found = [FileSpecimen(path, runtime_of(path, runtime)) for path in paths]
+    found = [FileSpecimen(path, _calibrated(path, runtime)) for path in paths]
     for one in found:
         check_model_file(one.path, one.form)
     if len({one.form for one in found}) > 1:
         raise UsageError("ONNX and TFLite files go to different runtimes: validate one at a time")
+    return found
+
+
+def _calibrated(path: Path, runtime: RuntimeName | None) -> CalibratedRuntime:
+    found = runtime_of(path, runtime)
+    if found == "ncnn":
+        raise UsageError(
+            f"{path}: cost models read ONNX and TFLite files: validate with the .onnx file of the"
+            " same network"
+        )
     return found
 
 

@@ -9,8 +9,6 @@ from host.cli.calibrating import (
     NameArgument,
     RuntimeOption,
     Waiter,
-    check_picture,
-    write_picture,
 )
 from host.cli.console import note, print_json, table_console
 from host.cli.measure import (
@@ -21,7 +19,7 @@ from host.cli.measure import (
     WaitQuietOption,
     readiness,
 )
-from host.cli.pictures import LanguageOption, PictureOption
+from host.cli.pictures import LanguageOption, PictureOption, check_picture, write_picture
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
 from host.errors import GenbaError, UsageError
 

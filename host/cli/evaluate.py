@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from uuid import uuid4
 
 import typer
 
-from host.api.asking import Wish, plan_of
-from host.api.model_files import RuntimeName, check_model_file, runtime_of
-from host.cli.console import note, print_json, table_console
+from host.api.asking import Wish, plan_of, purpose_of
+from host.api.model_files import check_model_file, runtime_of
+from host.cli.console import print_json, table_console
 from host.cli.measure import (
     AgainOption,
     OnBusyOption,
@@ -22,10 +21,11 @@ from host.cli.measure import (
     readiness,
 )
 from host.cli.models import parse_shapes
-from host.cli.own_models import Manner, own_models
-from host.cli.pictures import LanguageOption, PictureOption, require_picture
+from host.cli.own_models import Manner, own_models, require_places
+from host.cli.pictures import LanguageOption, PictureOption, check_picture, write_picture
 from host.cli.rank import names_of
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
+from host.device import RuntimeName
 from host.errors import GenbaError, UsageError
 
 if TYPE_CHECKING:
@@ -121,8 +121,7 @@ def evaluate(  # noqa: PLR0913 - the options of a command
     from host.evaluation.own import judging_notes
     from host.evaluation.studied import studied
 
-    if output is not None:
-        require_picture(output)
+    check_picture(output)
     told = told_of(labels, mean, std)
     wish = Wish(
         plan=plan_of(preset, None, energy=energy),
@@ -130,7 +129,7 @@ def evaluate(  # noqa: PLR0913 - the options of a command
         runtime=runtime,
         threads=threads,
         shapes=parse_shapes(input_shape or ()),
-        purpose=f"measure {uuid4().hex}" if again else "measure",
+        purpose=purpose_of("measure", again=again),
     )
     manner = Manner(wish, timeout_seconds=timeout, findable=not again)
     paths = list(dict.fromkeys(files))
@@ -139,17 +138,19 @@ def evaluate(  # noqa: PLR0913 - the options of a command
     with opened(workspace) as (found, store):
         beside = None if study is None else studied(store, study)
         places = _places(devices, threads, beside)
-        images, notes = _images(data, seed, beside)
+        require_places(store, paths, places, wish)
+        images = _images(data, seed, beside)
         judged = {path: _judged(path, runtime, images, told) for path in paths}
         models, predicting = own_models(found, store, judged, places, manner)
-    entries = [model.entry() for model in models]
+    rate_hertz = None if beside is None else beside.config.line.rate_hertz
+    entries = [model.entry(rate_hertz=rate_hertz) for model in models]
     if beside is not None:
         entries += beside.entries(places)
     comparison = compared(
         places,
         entries,
         front=None if beside is None else beside.result.front,
-        notes=[*judging_notes(models, images), *notes, *predicting],
+        notes=[*judging_notes(models, None if isinstance(images, str) else images), *predicting],
     )
     if as_json:
         from host.evaluation.records import comparison_record
@@ -161,10 +162,8 @@ def evaluate(  # noqa: PLR0913 - the options of a command
         table_console().print(comparison_block(comparison, language))
     if output is not None:
         from host.evaluation.picture import comparison_figure
-        from host.report.plots import png
 
-        output.write_bytes(png(comparison_figure(comparison, language)))
-        note(f"wrote {output}")
+        write_picture(output, comparison_figure(comparison, language))
     _end(models)
 
 
@@ -202,31 +201,29 @@ def _places(devices: str | None, threads: int, beside: "Studied | None") -> "lis
     return [Place(name, name, threads) for name in dict.fromkeys(names)]
 
 
-def _images(
-    data: Path | None, seed: int, beside: "Studied | None"
-) -> "tuple[Images | None, list[str]]":
-    """The images to judge on, if there are any, and what is to be said of them."""
+def _images(data: Path | None, seed: int, beside: "Studied | None") -> "Images | str":
+    """The images to judge on, or why there are none."""
     from host.evaluation.judging import images_in
 
     if data is not None:
-        return images_in(data, seed=seed if beside is None else beside.config.seed), []
+        return images_in(data, seed=seed if beside is None else beside.config.seed)
     if beside is None:
-        return None, []
+        return "no images were named"
     try:
-        return beside.images(), []
+        return beside.images()
     except UsageError as error:
-        return None, [f"own models are not judged: {error}; name other images with --data DIR"]
+        return f"{error}; name other images with --data DIR"
 
 
 def _judged(
-    path: Path, runtime: RuntimeName | None, images: "Images | None", told: "Told"
+    path: Path, runtime: RuntimeName | None, images: "Images | str", told: "Told"
 ) -> "Judged | str":
     """How good it is on the test images, or why that is not known. Raises ClassifierError."""
     from host.evaluation.classifier import read_classifier
     from host.evaluation.judging import judge
 
-    if images is None:
-        return "no images were named"
+    if isinstance(images, str):
+        return images
     if runtime_of(path, runtime) != "onnx":
         return "only ONNX files are judged here"
     return judge(read_classifier(path, path.read_bytes()), images, told, "test")

@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from host.api.model_files import RuntimeName
+from host.device import RuntimeName
 from host.errors import UsageError
 
 Array = npt.NDArray[Any]
@@ -57,7 +57,8 @@ def expected_outputs(model: Path, runtime: RuntimeName, inputs: Mapping[str, Arr
 
     Raises ArraysError where the inputs do not fit, and HostRuntimeError.
     """
-    loaded = _onnx(model) if runtime == "onnx" else _tflite(model)
+    load = {"onnx": _onnx, "tflite": _tflite, "ncnn": _ncnn}[runtime]
+    loaded = load(model)
     runs = _count_runs(loaded.batches, inputs)
     rows: dict[str, list[Array]] = {}
     for run in range(runs):
@@ -137,6 +138,28 @@ def _tflite(model: Path) -> _Loaded:
 
     batches = {detail["name"]: _batch(detail["shape_signature"]) for detail in details}
     return _Loaded(answer, batches, f"ai-edge-litert {version('ai-edge-litert')}")
+
+
+def _ncnn(model: Path) -> _Loaded:
+    """ncnn has no batch: a device gives it one example at a time too."""
+    from host.export.errors import ExportError
+    from host.export.ncnn import NcnnProgram
+
+    try:
+        program = NcnnProgram(model.read_bytes())
+    except UsageError as error:
+        raise HostRuntimeError(
+            "this machine cannot run ncnn models, so it does not know what to expect: pip install"
+            " 'genba[ncnn]', or name the expected outputs with --expected"
+        ) from error
+    except ExportError as error:
+        raise HostRuntimeError(f"ncnn here cannot load {model}: {error}") from error
+
+    def answer(one: Arrays) -> Arrays:
+        found = program.run({name: array[0] for name, array in one.items()})
+        return {name: array[np.newaxis] for name, array in found.items()}
+
+    return _Loaded(answer, dict.fromkeys(program.inputs, 1), f"ncnn {program.version}")
 
 
 def _batch(shape: Sequence[Any]) -> int:

@@ -152,6 +152,7 @@ def status_record(status: DeviceStatus) -> dict[str, Any]:
         "agent_is_older": status.agent_is_older,
         "runtimes": status.runtimes,
         "probe": _probe_record(status.probe),
+        "emulated": facts.emulated if facts else None,
         "missing_guards": [guard.name for guard in status.missing_guards],
         "cpu_model": facts.cpu_model if facts else None,
         "ram_bytes": facts.ram_bytes if facts else None,
@@ -198,6 +199,8 @@ def _state_text(status: DeviceStatus, now: datetime) -> "Text":
     work = status.queue.work
     if work is not None and status.state in ("working", "offline"):
         text.append(f"\n{work_words(work, now)}", style="not bold default")
+    if status.device.is_emulated:
+        text.append("\nemulated", style="not bold yellow")
     if status.missing_guards:
         names = ", ".join(guard.name for guard in status.missing_guards)
         text.append(f"\nno guard: {names}", style="not bold yellow")

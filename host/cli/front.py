@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
-from host.errors import GenbaError
 
 if TYPE_CHECKING:
-    from host.study.run import StudyResult
+    from host.study.stored import StudyResult
 
 front_app = typer.Typer(no_args_is_help=True)
 
 NameArgument = Annotated[str, typer.Argument(metavar="STUDY", help="The study's name.")]
-
-
-class NoFrontError(GenbaError):
-    """The study has not come so far."""
 
 
 @front_app.command("show")
@@ -67,13 +62,12 @@ def plot(
 
 
 def _stored(name: str, workspace: Path | None) -> "tuple[StudyResult, Path]":
-    """The stored front and finalists of a study, and its folder. Raises NoFrontError."""
-    from host.study.run import stored_result
+    """The stored front and finalists of a study, and its folder.
+
+    Raises NoFrontError and OtherVersionError.
+    """
+    from host.study.stored import require_result
 
     with opened(workspace) as (found, store):
-        result = stored_result(store, store.studies.by_name(name))
-    if result is None:
-        raise NoFrontError(
-            f"the study {name!r} has no front yet: go on with it by `genba search resume {name}`"
-        )
+        result = require_result(store, store.studies.by_name(name))
     return result, found.root / "studies" / name

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
-from uuid import uuid4
 
 import typer
 
-from host.api.asking import Asked, Wish, ask, plan_of
-from host.api.model_files import RuntimeName, check_model_file, runtime_of
+from host.api.asking import Asked, Wish, ask, plan_of, purpose_of
+from host.api.model_files import check_model_file, runtime_of
 from host.cli.console import note
 from host.cli.models import parse_options, parse_shapes
-from host.cli.pictures import LanguageOption, PictureOption, require_picture
+from host.cli.pictures import LanguageOption, PictureOption, check_picture
 from host.cli.workspace import WorkspaceOption, opened
+from host.device import RuntimeName
 from host.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ AgainOption = Annotated[
 
 
 def measure(  # noqa: PLR0913 - the options of a command
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL", help="ONNX or TFLite files.")],
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL", help="ONNX, TFLite or ncnn files.")
+    ],
     *,
     device: DevicesOption,
     preset: Annotated[
@@ -148,7 +150,7 @@ def measure(  # noqa: PLR0913 - the options of a command
         shapes=parse_shapes(input_shape or ()),
         options=parse_options(option or ()),
         timeout_seconds=worker_timeout,
-        purpose=f"measure {uuid4().hex}" if again else "measure",
+        purpose=purpose_of("measure", again=again),
         profile=profile,
     )
     files = list(dict.fromkeys(models))
@@ -191,8 +193,7 @@ def _require_sense(
         )
     if output is not None and not profile:
         raise UsageError("--output is for the picture of a profile: use it with --profile")
-    if output is not None:
-        require_picture(output)
+    check_picture(output)
 
 
 def _require_one_form(*, as_json: bool, as_csv: bool, profile: bool) -> None:

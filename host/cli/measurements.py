@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from host.cli.console import note, print_json, table_console
-from host.cli.pictures import LanguageOption, PictureOption, require_picture
+from host.cli.console import print_json, table_console
+from host.cli.pictures import LanguageOption, PictureOption, check_picture, write_picture
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
 from host.errors import UsageError
 
@@ -77,8 +77,7 @@ def show(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Show a measurement; --output draws its samples over time."""
-    if output is not None:
-        require_picture(output)
+    check_picture(output)
     named = _one(number, workspace)
     if samples:
         _print_samples(named, as_json=as_json)
@@ -92,10 +91,8 @@ def show(
         table_console().print(measurement_block(named, language))
     if output is not None:
         from host.report.measurement_plots import samples_figure
-        from host.report.plots import png
 
-        output.write_bytes(png(samples_figure(named, language)))
-        note(f"wrote {output}")
+        write_picture(output, samples_figure(named, language))
 
 
 @measurements_app.command("compare")
@@ -111,8 +108,7 @@ def compare_two(
     """Say whether B is really slower or faster than A, or what forbids to say so."""
     from host.measurement.compare import compare
 
-    if output is not None:
-        require_picture(output)
+    check_picture(output)
     a, b = _one(first, workspace), _one(second, workspace)
     found = compare(a.measurement, b.measurement)
     if as_json:
@@ -125,10 +121,8 @@ def compare_two(
         table_console().print(comparison_block(a, b, found))
     if output is not None:
         from host.report.measurement_plots import compare_figure
-        from host.report.plots import png
 
-        output.write_bytes(png(compare_figure(a, b, found.sentence, language)))
-        note(f"wrote {output}")
+        write_picture(output, compare_figure(a, b, found.sentence, language))
 
 
 def _one(number: int, workspace: Path | None) -> "Named":

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from host.api.asking import Asked, Wish, ask
-from host.api.model_files import ModelFileError, RuntimeName, runtime_of
+from host.api.model_files import ModelFileError, require_runtime, runtime_of
 from host.cli.console import note
+from host.device import RuntimeName
 from host.errors import GenbaError, UsageError
 
 if TYPE_CHECKING:
@@ -56,14 +57,7 @@ def own_models(
     """
     from host.evaluation.own import OwnModel, labels_of
 
-    pairs = [
-        (path, place) for path in judged for place in places if _fits(path, place, manner.wish)
-    ]
-    if not pairs:
-        raise UsageError(
-            f"no file runs on any of these devices: they run"
-            f" {', '.join(sorted({str(place.runtime) for place in places}))} files"
-        )
+    pairs = _pairs(list(judged), places, manner.wish)
     devices = {place.name: store.devices.by_name(place.device) for place in places}
     forecasts, notes = _predicted(store, pairs, devices, manner.wish)
     outcomes = _measured(workspace, store, pairs, devices, manner)
@@ -86,6 +80,31 @@ def own_models(
         for path, found in judged.items()
     ]
     return models, notes
+
+
+def require_places(
+    store: "Store", paths: "Sequence[Path]", places: "Sequence[Place]", wish: Wish
+) -> None:
+    """See that there are such devices, and that each has the runtimes of the files that it gets.
+
+    Raises UsageError where no place runs any of the files, NoRuntimeError and UnknownDeviceError.
+    """
+    devices = {place.device: store.devices.by_name(place.device) for place in places}
+    for path, place in _pairs(paths, places, wish):
+        require_runtime(devices[place.device], runtime_of(path, wish.runtime))
+
+
+def _pairs(
+    paths: "Sequence[Path]", places: "Sequence[Place]", wish: Wish
+) -> "list[tuple[Path, Place]]":
+    """Each file with every place whose runtime runs it. Raises UsageError where there is none."""
+    pairs = [(path, place) for path in paths for place in places if _fits(path, place, wish)]
+    if not pairs:
+        raise UsageError(
+            f"no file runs on any of these devices: they run"
+            f" {', '.join(sorted({str(place.runtime) for place in places}))} files"
+        )
+    return pairs
 
 
 def _fits(path: Path, place: "Place", wish: Wish) -> bool:

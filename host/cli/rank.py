@@ -17,7 +17,7 @@ from host.api.ranking import (
 )
 from host.cli.console import note, print_json, table_console
 from host.cli.measure import ThreadsOption
-from host.cli.pictures import LanguageOption, require_picture
+from host.cli.pictures import LanguageOption, check_picture, write_picture
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
 from host.errors import UsageError
 
@@ -183,8 +183,7 @@ def names_of(option: str, text: str) -> list[str]:
 
 def _check_files(csv_file: Path | None, picture: Path | None) -> None:
     """See that both can be written, before hours are spent. Raises UsageError."""
-    if picture is not None:
-        require_picture(picture)
+    check_picture(picture)
     if csv_file is not None and (csv_file.is_dir() or not csv_file.parent.is_dir()):
         raise UsageError(f"--csv {csv_file}: name a file in a folder that is there")
 
@@ -204,7 +203,6 @@ def _write(
     picture: Path | None,
     language: Literal["en", "ja"],
 ) -> None:
-    from host.report.plots import png
     from host.report.rank_plots import ranking_figure
     from host.report.rank_records import csv_rows
 
@@ -213,5 +211,4 @@ def _write(
             csv.writer(opened_file).writerows(csv_rows(named))  # RFC 4180: quoted, CRLF
         note(f"wrote {csv_file}")
     if picture is not None:
-        picture.write_bytes(png(ranking_figure(named, language)))
-        note(f"wrote {picture}")
+        write_picture(picture, ranking_figure(named, language))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from host.cli.console import note
-from host.cli.front import NoFrontError
 from host.cli.pictures import LanguageOption
 from host.cli.workspace import WorkspaceOption, opened
 from host.errors import UsageError
@@ -138,26 +137,23 @@ def _print_pdf(page: Path, language: "Language") -> None:
 
 
 def _report(store: "Store", name: str, told: _Told) -> "StudyReport":
-    """Everything that the store has of a study. Raises NoFrontError and UsageError."""
+    """Everything that the store has of a study.
+
+    Raises NoFrontError, OtherVersionError and UsageError.
+    """
     from importlib.metadata import version
 
     from host.report.study import Origin, StudyReport
-    from host.study.data import DATA, DataFacts
-    from host.study.run import stored_result
+    from host.study.stored import require_result, stored_facts
 
     study = store.studies.by_name(name)
-    result = stored_result(store, study)
-    if result is None:
-        raise NoFrontError(
-            f"the study {name!r} has no front yet: go on with it by `genba search resume {name}`"
-        )
+    result = require_result(store, study)
     config = json.loads(study.config_json)
-    facts = store.studies.result(study.id, DATA)
     return StudyReport(
         front=result.front,
         finalists=result.finalists,
         trials=result.trials,
-        data=None if facts is None else DataFacts.model_validate_json(facts),
+        data=stored_facts(store, study),
         origin=Origin(
             genba_version=version("genba"),
             seed=study.seed,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from host.cli.console import note, print_json_line, table_console
+from host.cli.pictures import write_picture
 from host.errors import GenbaError
 from host.measurement import Measurement, MeasurementFailure, Profile
 
@@ -70,14 +71,12 @@ class Results:
 
     def draw_profiles(self, path: Path) -> None:
         """Write the picture of all profiles that came; without any it says so."""
-        from host.report.plots import png
         from host.report.profile_plots import profiles_figure
 
         if not self._profiles:
             note(f"{path} was not written: there is no profile to draw")
             return
-        path.write_bytes(png(profiles_figure(self._profiles, self._language)))
-        note(f"wrote {path}")
+        write_picture(path, profiles_figure(self._profiles, self._language))
 
     def end(self, *, strict: bool) -> None:
         """Raises NotMeasuredError where something failed, else RejectedError if `strict`."""

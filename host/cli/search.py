@@ -13,7 +13,7 @@ from host.cli.workspace import JsonOption, WorkspaceOption, opened
 if TYPE_CHECKING:
     from host.config import StudyConfig
     from host.store.studies import Study
-    from host.study.run import StudyResult
+    from host.study.stored import StudyResult
 
 search_app = typer.Typer(no_args_is_help=True)
 
@@ -84,21 +84,19 @@ def status(
     name: NameArgument, *, as_json: JsonOption = False, workspace: WorkspaceOption = None
 ) -> None:
     """Show how far a study is, and what its devices have to do."""
-    from host.job import ALL_STATES
+    from host.api.study import status_of
 
     with opened(workspace) as (_, store):
         study = store.studies.by_name(name)
-        states = [job.state for job in store.jobs.of_study(study.id)]
-        scored = sum(row.role == "scored" for row in store.studies.candidates(study.id))
-        bundles = [str(bundle.path) for bundle in store.bundles.of_study(study.id)]
-    jobs = {state: states.count(state) for state in ALL_STATES}
+        found = status_of(store, study)
+    bundles = [str(path) for path in found.bundles]
     if as_json:
-        details = {"jobs": jobs, "scored": scored, "bundles": bundles}
+        details = {"jobs": found.jobs, "scored": found.scored, "bundles": bundles}
         print(json.dumps(_study_json(study) | details, ensure_ascii=False, indent=2))
         return
     print(f"{study.name}: {_state(study)}")
-    print(f"  candidates scored: {scored}")
-    counts = ", ".join(f"{count} {state}" for state, count in jobs.items())
+    print(f"  candidates scored: {found.scored}")
+    counts = ", ".join(f"{count} {state}" for state, count in found.jobs.items())
     print(f"  measurements that it was the first to ask for: {counts}")
     if study.failed_because:
         print(f"  stopped because {study.failed_because}")

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from uuid import uuid4
 
 import typer
 
 from host.api.model_files import (
-    RuntimeName,
     check_model_file,
     require_runtime,
     runtime_of,
@@ -24,6 +22,7 @@ from host.cli.measure import (
 )
 from host.cli.models import parse_options, parse_shapes
 from host.cli.workspace import JsonOption, WorkspaceOption, opened
+from host.device import RuntimeName
 from host.errors import GenbaError
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class _Setup:
 
 
 def verify(  # noqa: PLR0913 - the options of a command
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX or TFLite file.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX, TFLite or ncnn file.")],
     *,
     device: Annotated[str, typer.Option(metavar="NAME", help="Where to run it.")],
     inputs: Annotated[
@@ -85,7 +84,7 @@ def verify(  # noqa: PLR0913 - the options of a command
 
     Ends with 1 where an output is not within the tolerance.
     """
-    from host.api.asking import Asked
+    from host.api.asking import Asked, purpose_of
     from host.cli.jobs import await_outcomes
     from host.measurement.outputs import read_outputs
     from host.measurement.verification import compare_outputs
@@ -101,7 +100,7 @@ def verify(  # noqa: PLR0913 - the options of a command
         wanted = _expected(model, chosen, inputs, expected)
         setup = _Setup(chosen, threads, shapes, options)
         spec = _spec(store, model, inputs, wanted, setup)
-        purpose = f"verify {uuid4().hex}" if again else "verify"
+        purpose = purpose_of("verify", again=again)
         job = store.jobs.submit(target.id, spec, purpose=purpose, priority=1, label=model.name)
         one = Asked(job, target, model.name, f"verifying {model.name}", _SECONDS)
 

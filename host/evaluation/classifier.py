@@ -1,6 +1,7 @@
 """A user's ONNX file as a classifier of images: what it reads, and what its answers stand for."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,11 @@ def preprocessing_for(
             f"{classifier.name} reads {classifier.channels} channels, and {source} has"
             f" {len(chosen.mean)} means and {len(chosen.std)} deviations: one of each a channel"
         )
-    if min(chosen.std) <= 0:
-        raise ClassifierError(f"{classifier.name}: a deviation (std) must be above 0")
+    if not all(map(math.isfinite, (*chosen.mean, *chosen.std))) or min(chosen.std) <= 0:
+        raise ClassifierError(
+            f"{classifier.name}: {source} has a mean or a deviation (std) that is not finite, or a"
+            " deviation that is not above 0: say --mean and --std"
+        )
     return (
         Preprocessing(
             classifier.height, classifier.width, classifier.channels, chosen.mean, chosen.std
@@ -134,8 +138,8 @@ def _image_shape(path: Path, value: onnx.ValueInfoProto) -> tuple[Channels, int,
     shown = ", ".join(str(size) if size > 0 else "?" for size in sizes)
     if tensor.elem_type != onnx.TensorProto.FLOAT or len(sizes) != 4:
         raise ClassifierError(
-            f"{path} reads [{shown}] of {onnx.TensorProto.DataType.Name(tensor.elem_type)}: an"
-            " image as float32 (1, channels, height, width) is needed"
+            f"{path} reads [{shown}] of {_type_name(tensor.elem_type)}: an image as"
+            " float32 (1, channels, height, width) is needed"
         )
     batch, channels, height, width = sizes
     if batch > 1 or height < 1 or width < 1 or channels not in (1, 3):
@@ -144,6 +148,12 @@ def _image_shape(path: Path, value: onnx.ValueInfoProto) -> tuple[Channels, int,
             " and width, is needed (1, channels, height, width)"
         )
     return 1 if channels == 1 else 3, height, width
+
+
+def _type_name(number: int) -> str:
+    """A file may name a type that no version of ONNX knows."""
+    names = {known: name for name, known in onnx.TensorProto.DataType.items()}
+    return names.get(number, f"an unknown type ({number})")
 
 
 def _stated_by(classifier: Classifier) -> Normalisation | None:
@@ -158,7 +168,7 @@ def _numbers(classifier: Classifier, key: str) -> tuple[float, ...]:
     try:
         found = json.loads(classifier.metadata[key])
         return tuple(float(number) for number in found)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ClassifierError(
             f"{classifier.name} has the property {key}, which is no list of numbers: say --mean and"
             " --std"

@@ -11,9 +11,10 @@ from typing import Literal
 
 from host.export.forms import Runtime
 from host.study.finalist import FinalistResult, FormResult, Score
-from host.study.front import FrontReport, FrontRow, LimitLine, OnDevice, Predicted
+from host.study.front import FrontReport, FrontRow, LimitLine, OnDevice, Predicted, value_on
 
 Kind = Literal["own model", "finalist", "candidate"]
+Measure = Literal["AUROC", "accuracy"]
 KINDS: tuple[Kind, ...] = ("own model", "finalist", "candidate")
 
 
@@ -37,7 +38,7 @@ class Quality:
     Two of them are compared only where measure and origin are the same.
     """
 
-    measure: Literal["AUROC", "accuracy"]
+    measure: Measure
     score: Score
     origin: str
 
@@ -84,10 +85,11 @@ class Dominance:
 
 @dataclass(frozen=True)
 class Missed:
-    """A limit of the study that a measured figure exceeds."""
+    """A limit of the study that a measured figure exceeds, of the median latency the upper end of
+    its interval.
+    """
 
     label: str
-    place: str
     limit: LimitLine
     value: float
 
@@ -109,9 +111,10 @@ class Comparison:
         return [entry for entry in self.entries if entry.kind == kind]
 
     @property
-    def measure(self) -> str | None:
-        """What the qualities are; None where there is none."""
-        return next((e.quality.measure for e in self.entries if e.quality is not None), None)
+    def measures(self) -> tuple[Measure, ...]:
+        """What the qualities are, each once: accuracies and AUROCs are never compared."""
+        found = (entry.quality.measure for entry in self.entries if entry.quality is not None)
+        return tuple(dict.fromkeys(found))
 
 
 def compared(
@@ -129,9 +132,7 @@ def compared(
         places=tuple(places),
         entries=ordered,
         dominances=tuple(dominances(ordered, names)),
-        missed=tuple(
-            miss for entry in ordered for name in names for miss in missed(entry, name, limits)
-        ),
+        missed=tuple(miss for entry in ordered for miss in missed(entry, limits)),
         study=None if front is None else front.study,
         limits=limits,
         notes=tuple(notes),
@@ -152,15 +153,13 @@ def dominances(entries: Sequence[Entry], places: Sequence[str]) -> list[Dominanc
     ]
 
 
-def missed(entry: Entry, place: str, limits: Sequence[LimitLine]) -> list[Missed]:
-    """The limits that the entry's measured figures exceed at that place, or its file does."""
+def missed(entry: Entry, limits: Sequence[LimitLine]) -> list[Missed]:
+    """The limits that the entry's measured figures exceed at their places, or its file does."""
     found = []
     for limit in limits:
-        if limit.device not in (None, place):
-            continue
-        value = _value(entry, place, limit.quantity)
+        value = _value(entry, limit)
         if value is not None and value > limit.maximum:
-            found.append(Missed(entry.label, place, limit, value))
+            found.append(Missed(entry.label, limit, value))
     return found
 
 
@@ -204,7 +203,7 @@ def _of_finalist(
 ) -> Entry:
     wanted = places & _profiles_of(finalist, form)
     on = {one.device: one for one in form.devices if one.device in wanted}
-    measure: Literal["AUROC", "accuracy"] = "accuracy" if form.auroc is None else "AUROC"
+    measure: Measure = "accuracy" if form.auroc is None else "AUROC"
     return Entry(
         kind="finalist",
         label=label,
@@ -253,20 +252,9 @@ def _kind_of_number(quality: Quality) -> tuple[str, str]:
     return quality.measure, quality.origin
 
 
-def _value(entry: Entry, place: str, quantity: str) -> float | None:
-    """What was measured of a quantity as limits name it; None for what was not.
-
-    Power at the line's rate follows from energy and idle power: it is not judged here.
-    """
-    if quantity == "model_bytes":
+def _value(entry: Entry, limit: LimitLine) -> float | None:
+    """What the limit is held against; None for what was not measured."""
+    if limit.quantity == "model_bytes":
         return entry.size_bytes
-    figures = entry.on.get(place)
-    if figures is None:
-        return None
-    values: Mapping[str, float | None] = {
-        "latency_seconds": figures.latency_seconds,
-        "latency_p90_seconds": figures.latency_p90_seconds,
-        "peak_rss_bytes": figures.peak_rss_bytes,
-        "energy_per_inference_joules": figures.energy_per_inference_joules,
-    }
-    return values.get(quantity)
+    figures = None if limit.device is None else entry.on.get(limit.device)
+    return None if figures is None else value_on(figures, limit.quantity)

@@ -20,7 +20,7 @@ from host.evaluation.classifier import (
 from host.export.check import Floats
 from host.preprocessing import Preprocessing
 from host.study.finalist import Score
-from host.training.metrics import Estimate, Evaluation, evaluate
+from host.training.metrics import Evaluation, evaluate
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,9 +135,9 @@ class Exam:
         return Judged(
             part=self.part,
             origin=self.origin,
-            accuracy=score_of(found.accuracy),
+            accuracy=Score.of(found.accuracy),
             balanced_accuracy=found.balanced_accuracy,
-            auroc=None if found.auroc is None else score_of(found.auroc),
+            auroc=None if found.auroc is None else Score.of(found.auroc),
             majority_accuracy=found.majority_accuracy,
             preprocessing=self.preprocessing,
             preprocessing_from=self.preprocessing_from,
@@ -183,11 +183,6 @@ def _of_training(split: Split) -> Preprocessing:
     if not isinstance(split.preprocessing, Preprocessing):
         raise TypeError(f"images were asked for: {type(split.preprocessing)}")
     return split.preprocessing
-
-
-def score_of(estimate: Estimate) -> Score:
-    """The same share, as what is kept of a study has it."""
-    return Score(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ class OwnModel:
     judged: Judged | None = None
     not_judged_because: str = ""
 
-    def entry(self) -> Entry:
-        """Its row of the comparison."""
+    def entry(self, *, rate_hertz: float | None = None) -> Entry:
+        """Its row of the comparison, with the mean power at the rate of a line."""
         on, absent, predicted = {}, dict(self.absent), {}
         for place, outcome in self.outcomes.items():
             if isinstance(outcome, Measurement):
@@ -38,6 +38,7 @@ class OwnModel:
                     outcome,
                     latency=self._prediction(place, "latency_seconds"),
                     peak_rss=self._prediction(place, "peak_rss_bytes"),
+                    rate_hertz=rate_hertz,
                 )
             else:
                 kind = outcome.kind.replace("_", " ")

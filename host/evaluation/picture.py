@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 from host.evaluation.entries import KINDS
@@ -11,14 +12,16 @@ from host.report.plots import fonts, new_figure
 from host.report.units import MS, significant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from host.evaluation.entries import Comparison, Entry, Kind
+    from host.evaluation.entries import Comparison, Entry, Kind, Measure
     from host.report.measurement_texts import Language
     from host.study.front import OnDevice, Predicted
+
+    _Panel = Callable[[Axes, Comparison, str, Mapping[str, str]], None]
 
 _COLOURS: dict[Kind, str] = {
     "own model": "#1d4e89",
@@ -32,14 +35,13 @@ _SIZES: dict[Kind, float] = {"own model": 8.0, "finalist": 13.0, "candidate": 7.
 
 
 def comparison_figure(comparison: Comparison, language: Language = "en") -> Figure:
-    """A column for each place. In the first row what is trained, quality against latency; in the
-    second the untrained candidates by score, a number of another kind, with own models as lines.
-    Without any quality and any candidate the latencies alone.
+    """A column for each place. In the first row what is trained, quality against latency, and where
+    qualities are of two measures a row for each; in the last the untrained candidates by score, a
+    number of another kind, with own models as lines. Without any quality and any candidate the
+    latencies alone.
     """
     words = TEXTS[language]
-    rows = []
-    if comparison.measure is not None:
-        rows.append(_quality_panel)
+    rows: list[_Panel] = [partial(_quality_panel, measure) for measure in comparison.measures]
     if comparison.of_kind("candidate"):
         rows.append(_score_panel)
     rows = rows or [_latency_panel]
@@ -66,14 +68,14 @@ def comparison_figure(comparison: Comparison, language: Language = "en") -> Figu
 
 
 def _quality_panel(
-    axes: Axes, comparison: Comparison, place: str, words: Mapping[str, str]
+    measure: Measure, axes: Axes, comparison: Comparison, place: str, words: Mapping[str, str]
 ) -> None:
     before = words["interval"]
     for kind in KINDS:
         label = words[kind]
         for entry in comparison.of_kind(kind):
             found = entry.on.get(place)
-            if found is None or entry.quality is None:
+            if found is None or entry.quality is None or entry.quality.measure != measure:
                 continue
             score = entry.quality.score
             _cost_interval(axes, found, score.value)
@@ -94,7 +96,7 @@ def _quality_panel(
             label = "_nolegend_"
     without = [e for e in comparison.of_kind("own model") if e.quality is None]
     _lines(axes, without, place, words["own_no_quality"])
-    axes.set_ylabel(words["y_quality"].format(measure=comparison.measure))
+    axes.set_ylabel(words["y_quality"].format(measure=measure))
 
 
 def _score_panel(axes: Axes, comparison: Comparison, place: str, words: Mapping[str, str]) -> None:

@@ -4,12 +4,11 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from host.evaluation.classifier import Classifier, read_classifier
+from host.evaluation.classifier import read_classifier
 from host.evaluation.judging import Exam, Images, Judged, Told, exam_of
 from host.export.check import Floats
-from host.export.metadata import with_metadata
+from host.export.forms import spread
+from host.export.metadata import input_metadata, with_metadata
 from host.export.onnx_files import quantize_onnx_file
 
 CALIBRATION_IMAGES = 128
@@ -62,7 +61,7 @@ def quantise(path: Path, images: Images, told: Told, *, max_drop: float) -> Quan
         max_drop=max_drop,
         quality=lambda answers: exam.judged(answers).quality.value,
     )
-    content = with_metadata(made.model, _properties(classifier, exam, images))
+    content = with_metadata(made.model, _properties(exam, images))
     int8 = replace(classifier, content=content)
     return Quantised(
         content=content,
@@ -76,12 +75,10 @@ def quantise(path: Path, images: Images, told: Told, *, max_drop: float) -> Quan
 
 def _calibration(training: Exam) -> Floats:
     """Images of all classes: the training part is in the order of its files."""
-    count = len(training.samples)
-    chosen = np.linspace(0, count - 1, min(CALIBRATION_IMAGES, count)).round().astype(int)
-    return training.preprocessing.normalise(training.samples.inputs[chosen])
+    return training.preprocessing.normalise(spread(training.samples.inputs, CALIBRATION_IMAGES))
 
 
-def _properties(classifier: Classifier, exam: Exam, images: Images) -> dict[str, str]:
+def _properties(exam: Exam, images: Images) -> dict[str, str]:
     """What `genba evaluate` and people must know of the file to give it images."""
     preprocessing = exam.preprocessing
     names = [""] * len(images.classes)
@@ -89,10 +86,7 @@ def _properties(classifier: Classifier, exam: Exam, images: Images) -> dict[str,
         names[column] = name
     return {
         "classes": "\n".join(names),
-        "input_layout": "NCHW",
-        "input_size": f"{classifier.height}x{classifier.width}",
-        "input_scaling": "(pixel / 255 - mean) / std",
-        "colour_order": preprocessing.colour_order,
+        **input_metadata(preprocessing),
         "mean": json.dumps(preprocessing.mean),
         "std": json.dumps(preprocessing.std),
     }

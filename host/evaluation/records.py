@@ -18,13 +18,12 @@ def comparison_record(comparison: Comparison) -> Record:
         "missed_limits": [
             {
                 "label": one.label,
-                "device": None if one.limit.device is None else one.place,
+                "device": one.limit.device,
                 "quantity": one.limit.quantity,
                 "maximum": one.limit.maximum,
                 "value": one.value,
             }
             for one in comparison.missed
-            if one.limit.device is not None or one.place == comparison.places[0].name
         ],
         "notes": list(comparison.notes),
     }

@@ -6,16 +6,12 @@ from dataclasses import dataclass
 
 from host.config import StudyConfig, stored_study
 from host.data.images import ImageLoader
-from host.errors import GenbaError, UsageError
+from host.errors import UsageError
 from host.evaluation.entries import Entry, Place, entries_of_study
 from host.evaluation.judging import Images, origin_of
 from host.store.store import Store
 from host.study.data import open_study_data
-from host.study.run import FINGERPRINT, StudyResult, stored_result
-
-
-class NoFrontError(GenbaError):
-    """The study has not come so far."""
+from host.study.stored import FINGERPRINT, NoFrontError, StudyResult, require_result
 
 
 @dataclass(frozen=True)
@@ -60,13 +56,14 @@ class Studied:
 
 
 def studied(store: Store, name: str) -> Studied:
-    """What the store holds of a study. Raises UnknownStudyError, ConfigError and NoFrontError."""
+    """What the store holds of a study.
+
+    Raises UnknownStudyError, ConfigError, NoFrontError and OtherVersionError.
+    """
     study = store.studies.by_name(name)
-    result = stored_result(store, study)
+    result = require_result(store, study)
     fingerprint = store.studies.result(study.id, FINGERPRINT)
-    if result is None or fingerprint is None:
-        raise NoFrontError(
-            f"the study {name!r} has no front yet: go on with it by `genba search resume {name}`"
-        )
+    if fingerprint is None:
+        raise NoFrontError(f"the study {name!r} has kept no fingerprint of its data: run it again")
     config = stored_study(study.config_json)
     return Studied(config, result, origin_of(json.loads(fingerprint), config.seed))

@@ -1,13 +1,13 @@
 """A comparison for the terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from host.evaluation.entries import Comparison, Dominance, Entry, Missed
+from host.evaluation.entries import Comparison, Dominance, Entry, Measure, Missed
 from host.evaluation.texts import TEXTS
 from host.report.cost import plain
 from host.report.measurement_lines import ABSENT
@@ -53,8 +53,8 @@ def _table(comparison: Comparison, language: Language) -> Table:
     table.add_column(words["predicted"], style="italic", justify="right")
     for name in ("measured", "p90", "peak", *(("energy",) if has_energy else ()), "size"):
         table.add_column(words[name], justify="right", overflow="fold")
-    if comparison.measure is not None:
-        header = words["quality"].format(measure=comparison.measure)
+    if comparison.measures:
+        header = words["quality"].format(measure=_named(comparison.measures))
         table.add_column(header, justify="right", no_wrap=True)
     if has_score:
         table.add_column(words["score"], justify="right", style="dim")
@@ -91,11 +91,23 @@ def _on_place(entry: Entry, place: str, *, has_energy: bool) -> list[str]:
 def _once(comparison: Comparison, entry: Entry, *, has_score: bool) -> list[str]:
     """What holds at every place."""
     cells = [megabytes(entry.size_bytes)]
-    if comparison.measure is not None:
-        cells.append(share(entry.quality.score if entry.quality else None, absent=ABSENT))
+    if comparison.measures:
+        cells.append(_quality(entry, named=len(comparison.measures) > 1))
     if has_score:
         cells.append(ABSENT if entry.score is None else f"{entry.score:.2f}")
     return cells
+
+
+def _quality(entry: Entry, *, named: bool) -> str:
+    """With its measure where entries have different ones."""
+    if entry.quality is None:
+        return ABSENT
+    figure = share(entry.quality.score)
+    return f"{entry.quality.measure} {figure}" if named else figure
+
+
+def _named(measures: Sequence[Measure]) -> str:
+    return " / ".join(measures)
 
 
 def _energy(on: OnDevice) -> float | None:
@@ -111,18 +123,22 @@ def _lines(comparison: Comparison, language: Language) -> Iterator[str]:
         if entry.kind == "own model":
             yield from _doubts(entry, language)
     for missed in comparison.missed:
-        if missed.limit.device is not None or missed.place == comparison.places[0].name:
-            key = "missed_file" if missed.limit.device is None else "missed"
-            yield words[key].format(
-                label=missed.label,
-                place=missed.place,
-                limit=missed.limit.text,
-                value=shown_missed(missed),
-            )
+        yield words[_missed_key(missed)].format(
+            label=missed.label,
+            place=missed.limit.device,
+            limit=missed.limit.text,
+            value=shown_missed(missed),
+        )
     yield from _dominance_lines(comparison, language)
     if comparison.of_kind("candidate"):
         yield words["untrained"]
     yield from comparison.notes
+
+
+def _missed_key(missed: Missed) -> str:
+    if missed.limit.device is None:
+        return "missed_file"
+    return "missed_median" if missed.limit.quantity == "latency_seconds" else "missed"
 
 
 def _doubts(entry: Entry, language: Language) -> Iterator[str]:
@@ -140,8 +156,9 @@ def _doubts(entry: Entry, language: Language) -> Iterator[str]:
 def _dominance_lines(comparison: Comparison, language: Language) -> Iterator[str]:
     words = TEXTS[language]
     judged = [entry for entry in comparison.entries if entry.quality is not None]
+    measure = _named(comparison.measures)
     if len({entry.quality.origin for entry in judged if entry.quality is not None}) > 1:
-        yield words["other_images"].format(measure=comparison.measure)
+        yield words["other_images"].format(measure=measure)
     if len(judged) < 2:
         return
     by_label = {entry.label: entry for entry in comparison.entries}
@@ -150,7 +167,7 @@ def _dominance_lines(comparison: Comparison, language: Language) -> Iterator[str
         for one in found:
             yield _dominance_line(one, by_label, language)
         if not found:
-            yield words["nothing_dominates"].format(place=place.name, measure=comparison.measure)
+            yield words["nothing_dominates"].format(place=place.name, measure=measure)
 
 
 def _dominance_line(one: Dominance, by_label: dict[str, Entry], language: Language) -> str:

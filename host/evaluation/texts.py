@@ -34,6 +34,8 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "absent": "{label} on {place}: {why}",
         "verdict": "{label} on {place}: {verdict}: {reasons}",
         "missed": "{label} on {place} misses {limit}: {value}",
+        "missed_median": "{label} on {place} misses {limit}: {value}, the upper end of the 95 %"
+        " interval",
         "missed_file": "{label} misses {limit}: {value}",
         "x_latency": "latency on {place}, ms (median)",
         "y_quality": "{measure} on test images, trained",
@@ -70,6 +72,7 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "absent": "{label} ({place}): {why}",
         "verdict": "{label} ({place}): {verdict}: {reasons}",
         "missed": "{label} ({place}) は制約 {limit} を超える: {value}",
+        "missed_median": "{label} ({place}) は制約 {limit} を超える: 95 %区間の上端 {value}",
         "missed_file": "{label} は制約 {limit} を超える: {value}",
         "x_latency": "{place} の推論時間 ms(中央値)",
         "y_quality": "テスト画像での {measure}(学習済み)",

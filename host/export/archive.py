@@ -22,7 +22,9 @@ _NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)*[A-Za-z0-9_][A-Za-z0-9._-]
 _LONGEST_NAME = 240
 _END = struct.Struct("<4s4H2LH")
 _ZIP64_LOCATOR_BYTES = 20
-# An encrypted entry is a RuntimeError, an unknown compression a NotImplementedError.
+# Of the others, LZMA asks for as much memory as an entry says, before a byte of it is unpacked.
+_COMPRESSIONS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+# An encrypted entry is a RuntimeError, one for a later version of zip a NotImplementedError.
 ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -83,6 +85,7 @@ class ZipFiles:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 entries = archive.infolist()
                 _check_names(entry.filename for entry in entries)
+                _check_compressions(entries)
                 # Also keeps entries that overlap, or that unpack to more, from being read.
                 if sum(entry.file_size for entry in entries) > len(content):
                     raise ArchiveError("its files are larger than itself")
@@ -146,6 +149,15 @@ def _check_end(content: bytes) -> None:
     locator = content[-_END.size - _ZIP64_LOCATOR_BYTES : -_END.size]
     if locator.startswith(b"PK\6\7") or directory_bytes > _LARGEST_DIRECTORY_BYTES:
         raise ArchiveError("its directory is larger than any bundle's")
+
+
+def _check_compressions(entries: Iterable[zipfile.ZipInfo]) -> None:
+    for entry in entries:
+        if entry.compress_type not in _COMPRESSIONS:
+            raise ArchiveError(
+                f"{entry.filename} is compressed by method {entry.compress_type}, which no bundle"
+                " uses: get the bundle as its maker wrote it"
+            )
 
 
 def _check_names(names: Iterable[str]) -> None:

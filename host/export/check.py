@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from host.export.errors import ExportError
+from host.export.errors import ExportError, first_line
 
 Floats = npt.NDArray[np.float32]
 
@@ -42,10 +42,8 @@ def logits_of_onnx(model: bytes, inputs: Floats, *, threads: int = 1) -> Floats:
     try:
         rows = [session.run(None, {feed.input_name: row[np.newaxis]})[0] for row in feed.inputs]
     except Exception as error:  # onnxruntime's errors have no common class but this one
-        raise ExportError(f"onnxruntime cannot run the model: {_first_line(error)}") from error
-    logits: Floats = np.concatenate(rows)
-    check_finite(logits)
-    return logits
+        raise ExportError(f"onnxruntime cannot run the model: {first_line(error)}") from error
+    return joined(rows)
 
 
 def feed_of_onnx(model: bytes, inputs: Floats) -> Feed:
@@ -74,10 +72,18 @@ def examples(array: Floats, shape: Sequence[int]) -> Floats:
     return fitted(array[np.newaxis] if one else array, shape)
 
 
-def check_finite(logits: Floats) -> None:
-    """Raises ExportError where one is not."""
-    if not bool(np.isfinite(logits).all()):
+def joined(answers: Sequence[Any]) -> Floats:
+    """What a runtime gave for one example after another, as a batch.
+
+    Raises ExportError where they are no rows of numbers, or a number is not finite.
+    """
+    for answer in answers:
+        if not isinstance(answer, np.ndarray) or not answer.ndim or answer.dtype.kind not in "biuf":
+            raise ExportError("the exported model answers with something else than rows of numbers")
+    batch: Floats = np.concatenate(answers)
+    if not bool(np.isfinite(batch).all()):
         raise ExportError("the exported model answers with numbers that are not finite")
+    return batch
 
 
 def compare_logits(left: Floats, right: Floats) -> LogitComparison:
@@ -116,17 +122,13 @@ def load(model: bytes, *, threads: int = 1) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class but this one
         raise ExportError(
-            f"onnxruntime cannot load the exported model: {_first_line(error)}"
+            f"onnxruntime cannot load the exported model: {first_line(error)}"
         ) from error
 
 
 def _feed(session: Any, inputs: Floats) -> Feed:
     (read, *_), (written, *_) = session.get_inputs(), session.get_outputs()
     return Feed(read.name, fitted(inputs, read.shape[1:]), written.name)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _without_height_1(shape: Sequence[int]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from host.export.forms import Form, Runtime, precision_of, runtime_of, suffix_of
 from host.measurement import Measurement
 from host.measurement.samples import NumberKind
 from host.measurement.verdict import Level
+from host.network.ncnn_file import is_ncnn_file
 from host.preprocessing import AnyPreprocessing
 
 _TFLITE_MARK = b"TFL3"
@@ -293,7 +294,7 @@ class BundleContents:
                 f"a bundle holds models of one runtime, not {' and '.join(forms)}: write two"
             )
         for model in self.models:
-            if (model.content[4:8] == _TFLITE_MARK) != (self.runtime == "tflite"):
+            if _runtime_of_content(model.content) != self.runtime:
                 raise ExportError(f"what is called {model.form} is no {self.runtime} file")
 
     def _check_profiles(self) -> None:
@@ -335,6 +336,13 @@ class BundleContents:
         ]
         _require(self.forms, [*of_form, *(form for form, _ in by_profile)])
         _require([p.name for p in self.profiles], [profile for _, profile in by_profile])
+
+
+def _runtime_of_content(content: bytes) -> Runtime:
+    """By how it begins; an ONNX file has no mark."""
+    if is_ncnn_file(content):
+        return "ncnn"
+    return "tflite" if content[4:8] == _TFLITE_MARK else "onnx"
 
 
 def _require(known: Iterable[str], said: Iterable[str]) -> None:

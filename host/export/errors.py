@@ -17,6 +17,11 @@ class NoGainError(ExportError):
     """An int8 form that is not worth having: no smaller, or its answers are too bad."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, on one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def no_smaller(before_bytes: int, after_bytes: int) -> NoGainError:
     """Weights that int8 does not shrink."""
     return NoGainError(

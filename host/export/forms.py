@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
+from host.device import RuntimeName
 from host.export.check import (
     Feed,
     Floats,
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from host.network.torch_module import NetworkModule
 
 Array = TypeVar("Array", bound=npt.NDArray[Any])
-Runtime = Literal["onnx", "tflite"]
+Runtime = RuntimeName
 Precision = Literal["fp32", "int8"]
-Form = Literal["onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8"]
+Form = Literal["onnx-fp32", "onnx-int8", "tflite-fp32", "tflite-int8", "ncnn-fp32"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 CALIBRATION_SAMPLES = 128
@@ -40,6 +41,7 @@ _PARTS: dict[Form, tuple[Runtime, Precision]] = {
     "onnx-int8": ("onnx", "int8"),
     "tflite-fp32": ("tflite", "fp32"),
     "tflite-int8": ("tflite", "int8"),
+    "ncnn-fp32": ("ncnn", "fp32"),
 }
 
 
@@ -59,7 +61,7 @@ def suffix_of(form: Form) -> str:
 
 
 def form_of(runtime: Runtime, precision: Precision) -> Form:
-    """The form of a runtime in a precision."""
+    """The form of a runtime in a precision that it has: ncnn has no int8."""
     return next(form for form, parts in _PARTS.items() if parts == (runtime, precision))
 
 
@@ -80,7 +82,7 @@ class ExportedForm:
 def logits_of_form(form: Form, model: bytes, inputs: Floats, *, threads: int = 1) -> Floats:
     """The logits (N, classes) of a file for normalised images (N, C, H, W) or signals (N, C, L).
 
-    Raises ExportError where it does not answer, UsageError where TFLite's runtime is missing.
+    Raises ExportError where it does not answer, UsageError where its runtime is not installed here.
     """
     return _logits(runtime_of(form), model, inputs, threads=threads)
 
@@ -90,11 +92,17 @@ def feed_of_form(form: Form, model: bytes, inputs: Floats) -> Feed:
 
     Raises as `logits_of_form` does.
     """
-    if runtime_of(form) == "onnx":
-        return feed_of_onnx(model, inputs)
-    from host.export.tflite import feed_of_tflite
+    match runtime_of(form):
+        case "onnx":
+            return feed_of_onnx(model, inputs)
+        case "tflite":
+            from host.export.tflite import feed_of_tflite
 
-    return feed_of_tflite(model, inputs)
+            return feed_of_tflite(model, inputs)
+        case "ncnn":
+            from host.export.ncnn import feed_of_ncnn
+
+            return feed_of_ncnn(model, inputs)
 
 
 def render_forms(
@@ -108,20 +116,23 @@ def render_forms(
     max_drop: float,
     on_note: Callable[[str], None],
 ) -> dict[Form, ExportedForm]:
-    """A float32 and, where it is worth having, an int8 form for each runtime.
+    """A float32 and, where it is worth having, an int8 form for each runtime; ncnn has no int8.
 
     int8 is calibrated with training samples; layers that hurt stay in float until it loses at most
     `max_drop` of the `quality` of the logits for the validation samples. Where it is not to be had,
     `on_note` is told why. `metadata` are the properties that `model_metadata` makes.
 
     Raises ExportDiffersError where a float32 form does not answer as the module, ExportError where
-    one cannot be run, and UsageError where TFLite's packages are missing.
+    one cannot be run, and UsageError where the packages of a runtime are missing.
     """
     source = _Source.of(network, module, split)
     forms: dict[Form, ExportedForm] = {}
     for runtime in dict.fromkeys(runtimes):
         fp32 = source.fp32(runtime, metadata)
         forms[fp32.form] = fp32
+        if runtime == "ncnn":
+            on_note("no ncnn-int8 form: ncnn int8 is not offered")
+            continue
         try:
             int8 = source.int8(fp32, quality, max_drop)
         except ExportError as error:
@@ -152,8 +163,8 @@ class _Source:
     @classmethod
     def of(cls, network: "Network", module: "NetworkModule", split: "Split") -> "_Source":
         normalise = split.preprocessing.normalise
-        calibration = _spread(split.train.inputs, CALIBRATION_SAMPLES)
-        checked = normalise(_spread(split.validation.inputs, CHECKED_SAMPLES))
+        calibration = spread(split.train.inputs, CALIBRATION_SAMPLES)
+        checked = normalise(spread(split.validation.inputs, CHECKED_SAMPLES))
         return cls(
             network,
             module,
@@ -161,22 +172,16 @@ class _Source:
             hashlib.sha256(np.ascontiguousarray(calibration).tobytes()).hexdigest(),
             checked,
             _logits_of_module(module, checked),
-            normalise(_spread(split.validation.inputs, JUDGED_SAMPLES)),
-            _spread(split.validation.labels, JUDGED_SAMPLES),
+            normalise(spread(split.validation.inputs, JUDGED_SAMPLES)),
+            spread(split.validation.labels, JUDGED_SAMPLES),
         )
 
     def fp32(self, runtime: Runtime, metadata: Mapping[str, str]) -> ExportedForm:
+        from host.export.rendering import rendered
         from host.network.weights import folded_weights
 
         weights = folded_weights(self.module)
-        if runtime == "onnx":
-            from host.network.onnx_model import onnx_bytes
-
-            model = onnx_bytes(self.network, weights, metadata)
-        else:
-            from host.network.tflite_model import tflite_bytes
-
-            model = tflite_bytes(self.network, weights, {**metadata, "input_layout": "NHWC"})
+        model = rendered(self.network, runtime, weights, metadata)
         made = self._checked(form_of(runtime, "fp32"), model)
         if made.largest_difference > LARGEST_DIFFERENCE:
             raise ExportDiffersError(
@@ -222,11 +227,17 @@ def _quantizer(runtime: Runtime, fp32: bytes, calibration: Floats) -> "Quantizer
 
 
 def _logits(runtime: Runtime, model: bytes, inputs: Floats, *, threads: int = 1) -> Floats:
-    if runtime == "onnx":
-        return logits_of_onnx(model, inputs, threads=threads)
-    from host.export.tflite import logits_of_tflite
+    match runtime:
+        case "onnx":
+            return logits_of_onnx(model, inputs, threads=threads)
+        case "tflite":
+            from host.export.tflite import logits_of_tflite
 
-    return logits_of_tflite(model, inputs, threads=threads)
+            return logits_of_tflite(model, inputs, threads=threads)
+        case "ncnn":
+            from host.export.ncnn import logits_of_ncnn
+
+            return logits_of_ncnn(model, inputs, threads=threads)
 
 
 def _logits_of_module(module: "NetworkModule", inputs: Floats) -> Floats:
@@ -246,7 +257,7 @@ def _logits_of_module(module: "NetworkModule", inputs: Floats) -> Floats:
             layer.training = was_training
 
 
-def _spread(samples: Array, most: int) -> Array:
+def spread(samples: Array, most: int) -> Array:
     """At most so many of them, from all over."""
     places = np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int)
     chosen: Array = samples[places]

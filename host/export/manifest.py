@@ -11,7 +11,6 @@ from typing import Any
 from host.export.archive import is_clean, shown
 from host.export.contents import BundleContents, BundleModel
 from host.export.forms import Runtime, precision_of
-from host.export.metadata import graph_sha256
 from host.export.model_card_gaps import not_measured
 from host.export.signing import PublicKey
 from host.preprocessing import Preprocessing
@@ -147,10 +146,13 @@ def _expected(name: str, entry: Any) -> Expected:
 def _axes(runtime: Runtime, *places: str) -> list[str]:
     if runtime == "tflite":
         return ["batch", *places, "channel"]
-    return ["batch", "channel", *places]
+    # ncnn knows no batch.
+    return [*(() if runtime == "ncnn" else ("batch",)), "channel", *places]
 
 
 def _model(contents: BundleContents, model: BundleModel) -> dict[str, Any]:
+    from host.export.metadata import graph_sha256
+
     found = contents.inspection(model.form)
     rule = found and {
         "defect": contents.classes.index(found.defect_class),

@@ -1,16 +1,23 @@
-"""What a model file says about itself: in ONNX's `metadata_props`, or in TFLite's metadata."""
+"""What a model file says about itself: in ONNX's `metadata_props`, in TFLite's metadata, or in
+the table of an ncnn container.
+"""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from host.export.errors import ExportError
+from host.network.ncnn_file import (
+    NotNcnnError,
+    is_ncnn_file,
+    read_ncnn_file,
+    with_ncnn_metadata,
+    without_ncnn_metadata,
+)
 from host.network.tflite_metadata import (
     NotTfliteError,
     tflite_metadata_of,
@@ -20,9 +27,6 @@ from host.network.tflite_metadata import (
 from host.network.tflite_tables import IDENTIFIER
 from host.preprocessing import AnyPreprocessing, Preprocessing
 
-if TYPE_CHECKING:
-    from host.export.contents import BundleMeasurement
-
 
 def onnx_metadata(
     *,
@@ -31,32 +35,25 @@ def onnx_metadata(
     study: str,
     candidate: str,
     data_fingerprint: str,
-    calibration_sha256: str | None = None,
-    measurements: "Sequence[BundleMeasurement]" = (),
 ) -> dict[str, str]:
-    """The properties that a model is shipped with, as its ONNX file has them; a TFLite file has
-    another `input_layout`.
+    """The properties that a model is shipped with, as its ONNX file has them; a TFLite or ncnn
+    file has another `input_layout`.
 
-    `classes` is one name a line, in the order of the logits; `mean`, `std` and `measurements` are
-    JSON. What is absent has no key.
+    `classes` is one name a line, in the order of the logits; `mean` and `std` are JSON.
     """
-    entries = {
+    return {
         "classes": "\n".join(classes),
-        **_input(preprocessing),
+        **input_metadata(preprocessing),
         "mean": json.dumps(preprocessing.mean),
         "std": json.dumps(preprocessing.std),
         "study": study,
         "candidate": candidate,
         "data_fingerprint": data_fingerprint,
     }
-    if calibration_sha256 is not None:
-        entries["calibration_sha256"] = calibration_sha256
-    if measurements:
-        entries["measurements"] = json.dumps([asdict(m) for m in measurements])
-    return entries
 
 
-def _input(preprocessing: AnyPreprocessing) -> dict[str, str]:
+def input_metadata(preprocessing: AnyPreprocessing) -> dict[str, str]:
+    """The properties that say how an image or a signal becomes what a model reads."""
     if isinstance(preprocessing, Preprocessing):
         return {
             "input_layout": "NCHW",
@@ -72,10 +69,13 @@ def _input(preprocessing: AnyPreprocessing) -> dict[str, str]:
 
 
 def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
-    """The same ONNX or TFLite file with those properties added, replacing those of the same key.
+    """The same file with those properties added, replacing those of the same key.
 
-    Raises ExportError where the bytes are no model.
+    Raises ExportError where the bytes are no ONNX, TFLite or ncnn model.
     """
+    if is_ncnn_file(model):
+        with _refusing():
+            return with_ncnn_metadata(model, entries)
     if _is_tflite(model):
         with _refusing():
             return with_tflite_metadata(model, entries)
@@ -88,7 +88,10 @@ def with_metadata(model: bytes, entries: Mapping[str, str]) -> bytes:
 
 
 def metadata_of(model: bytes) -> dict[str, str]:
-    """The properties of an ONNX or TFLite file. Raises ExportError where the bytes are no model."""
+    """The properties of a file. Raises ExportError where the bytes are no model."""
+    if is_ncnn_file(model):
+        with _refusing():
+            return dict(read_ncnn_file(model).metadata)
     if _is_tflite(model):
         with _refusing():
             return tflite_metadata_of(model)
@@ -96,11 +99,14 @@ def metadata_of(model: bytes) -> dict[str, str]:
 
 
 def graph_sha256(model: bytes) -> str:
-    """A hash of what the file computes: of the ONNX or TFLite model without its properties.
+    """A hash of what the file computes: of the model without its properties.
 
     A file that was measured and the same file with the measured figures written into it share it.
     Raises ExportError where the bytes are no model.
     """
+    if is_ncnn_file(model):
+        with _refusing():
+            return hashlib.sha256(without_ncnn_metadata(model)).hexdigest()
     if _is_tflite(model):
         with _refusing():
             return hashlib.sha256(without_tflite_metadata(model)).hexdigest()
@@ -113,7 +119,7 @@ def graph_sha256(model: bytes) -> str:
 def _refusing() -> Iterator[None]:
     try:
         yield
-    except NotTfliteError as error:
+    except (NotTfliteError, NotNcnnError) as error:
         raise ExportError(str(error)) from error
 
 

@@ -1,6 +1,6 @@
 """The page of a bundle that people read first, in English or Japanese."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from host.export.contents import (
     BundleAccuracy,
@@ -15,7 +15,7 @@ from host.export.model_card_texts import Language
 from host.export.model_card_words import Words, code, number, percent, plain, table
 from host.preprocessing import Preprocessing
 
-_PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+_PACKAGES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert", "ncnn": "ncnn"}
 
 
 def model_card(contents: BundleContents, language: Language = "en") -> str:
@@ -82,19 +82,30 @@ def _input(contents: BundleContents, words: Words) -> Iterator[str]:
     if isinstance(spec, Preprocessing):
         colour = words(spec.colour_order)
         read = words("input_image", colour=colour, width=spec.width, height=spec.height)
-        places = [f"{words('height')} {spec.height}", f"{words('width')} {spec.width}"]
+        shape = _image_shape(contents, spec, words)
     else:
         read = words("input_signal", length=spec.length, channels=spec.channels)
-        places = [f"{words('time')} {spec.length}"]
-    channel = [f"{words('channel')} {spec.channels}"]
-    axes = [*places, *channel] if contents.runtime == "tflite" else [*channel, *places]
+        shape = words("window", length=spec.length)
     mean, std = (words.listed(map(number, values)) for values in (spec.mean, spec.std))
     lines = (
         read,
         words("scale", mean=mean, std=std),
-        words("file_input", axes=", ".join(axes), count=len(contents.classes)),
+        words("file_input", shape=shape, logits=_with_batch(contents, [len(contents.classes)])),
     )
     yield "\n".join(f"- {line}" for line in lines)
+
+
+def _image_shape(contents: BundleContents, spec: Preprocessing, words: Words) -> str:
+    places = [f"{words('height')} {spec.height}", f"{words('width')} {spec.width}"]
+    channel = [f"{words('channel')} {spec.channels}"]
+    axes = [*places, *channel] if contents.runtime == "tflite" else [*channel, *places]
+    return _with_batch(contents, axes)
+
+
+def _with_batch(contents: BundleContents, axes: Sequence[object]) -> str:
+    """A shape in a file: of one example, and ncnn knows no batch."""
+    batch = [] if contents.runtime == "ncnn" else [1]
+    return f"({', '.join(map(str, [*batch, *axes]))})"
 
 
 def _accuracy(contents: BundleContents, words: Words) -> Iterator[str]:

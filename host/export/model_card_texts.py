@@ -42,11 +42,11 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "grey": "grey",
         "RGB": "RGB",
         "scale": "mean {mean}, std {std}",
-        "file_input": "The files read float32 of (1, {axes}) and give float32 logits (1, {count}),"
+        "file_input": "The files read float32 of {shape} and give float32 logits {logits},"
         " in the order of `labels.txt`; the int8 forms too.",
         "height": "height",
         "width": "width",
-        "time": "steps",
+        "window": "one window of {length} steps",
         "channel": "channels",
         "accuracy": "Accuracy",
         "accuracy_note": "The test part chose nothing: neither epoch, nor network, nor threshold.",
@@ -179,11 +179,11 @@ TEXTS: Mapping[Language, Mapping[str, str]] = {
         "grey": "グレースケール",
         "RGB": "RGB",
         "scale": "mean {mean}、std {std}",
-        "file_input": "モデルの入力は float32 (1, {axes})、出力は float32 のロジット (1, {count})、"
+        "file_input": "モデルの入力は float32 {shape}、出力は float32 のロジット {logits}、"
         "並びは `labels.txt` の順。int8 形式も入出力は float32。",
         "height": "高さ",
         "width": "幅",
-        "time": "時点",
+        "window": "{length} 点の波形 1 件",
         "channel": "チャンネル",
         "accuracy": "正解率",
         "accuracy_note": "検証用{kind}は、学習回数・ネットワーク・しきい値の"

@@ -1,18 +1,11 @@
-"""A user's own classifier as int8 ONNX, and as TFLite.
+"""A user's own classifier as int8 ONNX.
 
 What works: one float32 input (N, channels, height, width) or (N, channels, length) with a batch of
 1 or left open and all else fixed; one output (N, classes); opsets 7 to 21; weights in the file.
 """
 
-import importlib
-import importlib.util
-import io
 import tempfile
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,7 +14,7 @@ import onnx.version_converter
 
 from host.errors import UsageError
 from host.export.check import Floats, logits_of_onnx, relative_difference
-from host.export.errors import ExportDiffersError, ExportError
+from host.export.errors import ExportDiffersError, ExportError, first_line
 from host.export.fallback import Int8Model, Judge, Quality, agreement_with, int8_within
 from host.export.quantize import OnnxQuantizer
 
@@ -33,14 +26,10 @@ _QUANTISED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
 )
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
-_TFLITE_MISSING = (
-    "a model of your own becomes TFLite through litert-torch, which is not installed (it brings "
-    "1.2 GB): pip install litert-torch; or convert the model where you trained it"
-)
 
 
 class OnnxFileError(UsageError):
-    """A file that cannot be quantised or converted; says which, and why."""
+    """A file that cannot be quantised; says which, and why."""
 
 
 def quantize_onnx_file(
@@ -66,26 +55,6 @@ def quantize_onnx_file(
     return int8_within(OnnxQuantizer(model, [calibration]), judge, max_drop=max_drop)
 
 
-def tflite_from_onnx_file(path: Path) -> bytes:
-    """The float32 TFLite form of a user's file, through torch; it reads images (1, H, W, C).
-
-    Raises OnnxFileError where litert-torch is not installed or does not know what the file needs,
-    OnnxImportError where it cannot become a torch module, and ExportDiffersError where the result
-    answers otherwise.
-    """
-    converter = _litert_torch()
-    from host.export.tflite import logits_of_tflite
-    from host.network.onnx_import import image_shape, module_from_onnx
-
-    shape = image_shape(path)
-    module = module_from_onnx(path)
-    model = _converted(converter, module, shape, path)
-    inputs = _examples(shape)
-    expected = logits_of_onnx(path.read_bytes(), inputs)
-    _check_same(relative_difference(logits_of_tflite(model, inputs), expected), path, "TFLite")
-    return model
-
-
 def prepared(path: Path) -> bytes:
     """The file as the quantiser wants it: batch 1, normalisations folded, shapes known, an opset
     that has scales for each channel; with the same answers.
@@ -96,7 +65,8 @@ def prepared(path: Path) -> bytes:
     shape = _input_shape(original, path)
     model = _at_opset(onnx.inliner.inline_local_functions(original), path)
     for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 1
+        for batch in value.type.tensor_type.shape.dim[:1]:  # an output may declare no shape
+            batch.dim_value = 1
     del model.graph.value_info[:]
     content = _preprocessed(model, path)
     inputs = _examples(shape)
@@ -110,7 +80,7 @@ def prepared(path: Path) -> bytes:
             f"{path} writes {list(expected.shape[1:])} numbers for an image: only a classifier "
             "with one row of classes can be quantised here"
         )
-    _check_same(relative_difference(found, expected), path, "prepared")
+    _check_same(relative_difference(found, expected), path)
     return content
 
 
@@ -191,7 +161,7 @@ def _preprocessed(model: onnx.ModelProto, path: Path) -> bytes:
             quant_pre_process(source, target, skip_symbolic_shape=True)
             made = onnx.load_model(target)
         except Exception as error:  # onnxruntime's errors have no common class but this one
-            raise OnnxFileError(f"onnxruntime cannot load {path}: {_first_line(error)}") from error
+            raise OnnxFileError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
     used = {node.domain for node in made.graph.node}
     opsets = [opset for opset in made.opset_import if opset.domain in used]
     del made.opset_import[:]
@@ -204,49 +174,13 @@ def _preprocessed(model: onnx.ModelProto, path: Path) -> bytes:
     return made.SerializeToString(deterministic=True)
 
 
-def _converted(converter: ModuleType, module: Any, shape: tuple[int, ...], path: Path) -> bytes:
-    import torch
-
-    channels, height, width = shape
-    example = torch.zeros(1, height, width, channels)
-    said = io.StringIO()  # it tells every step
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        warnings.catch_warnings(),
-        redirect_stdout(said),
-        redirect_stderr(said),
-    ):
-        warnings.simplefilter("ignore")
-        target = Path(folder, "model.tflite")
-        try:
-            last = converter.to_channel_last_io(module, args=[0]).eval()
-            converter.convert(last, (example,)).export(str(target))
-        except Exception as error:  # whatever a converter of an operator stumbles over
-            raise OnnxFileError(
-                f"litert-torch cannot convert {path}: {_first_line(error)}"
-            ) from error
-        return target.read_bytes()
-
-
-def _litert_torch() -> ModuleType:
-    if importlib.util.find_spec("litert_torch") is None:
-        raise OnnxFileError(_TFLITE_MISSING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return importlib.import_module("litert_torch")
-
-
 def _examples(shape: tuple[int, ...]) -> Floats:
     return np.random.default_rng(0).standard_normal((2, *shape), dtype=np.float32)
 
 
-def _check_same(difference: float, path: Path, what: str) -> None:
+def _check_same(difference: float, path: Path) -> None:
     if difference > _LARGEST_DIFFERENCE:
         raise ExportDiffersError(
-            f"the {what} form of {path} answers otherwise than the file, by {difference:.2g} of "
+            f"the prepared form of {path} answers otherwise than the file, by {difference:.2g} of "
             "the largest logit: please report this"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

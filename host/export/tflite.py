@@ -14,12 +14,14 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
+from tflite.BuiltinOperator import BuiltinOperator
+from tflite.Model import Model
 
 from cost_models.program import GraphError
 from cost_models.tflite_file import TfliteFile, read_tflite
 from host.errors import UsageError
-from host.export.check import Feed, Floats, check_finite, examples, fitted
-from host.export.errors import NO_CALIBRATION, ExportError, no_smaller
+from host.export.check import Feed, Floats, examples, fitted, joined
+from host.export.errors import NO_CALIBRATION, ExportError, first_line, no_smaller
 from host.network.tflite_metadata import (
     NotTfliteError,
     tflite_metadata_of,
@@ -33,6 +35,7 @@ MISSING = "TFLite models need packages that are not installed: pip install 'genb
 _MULTIPLY = frozenset({"BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 _BORDERS = frozenset({"PAD", "PADV2"})
 _ADDED = b"_dequant"
+_OPERATORS = {number: name for name, number in vars(BuiltinOperator).items() if name[0] != "_"}
 _LARGEST_OLD_CODE = 127  # of the field that stands for all larger numbers
 
 
@@ -40,20 +43,11 @@ def logits_of_tflite(model: bytes, inputs: Floats, *, threads: int = 1) -> Float
     """The logits (N, classes) of normalised images (N, C, H, W) or signals (N, C, L), one at a
     time; they are given to the file with the channels last.
 
-    Raises UsageError where LiteRT is not installed, and ExportError where the file does not load,
-    the inputs do not fit, or a logit is not finite.
+    Raises UsageError where LiteRT is not installed, and ExportError where the file does not load
+    or run, the inputs do not fit, or a logit is not finite.
     """
     interpreter = _loaded(model, threads)
-    feed = _feed(interpreter, inputs)
-    (read, *_), (written, *_) = interpreter.get_input_details(), interpreter.get_output_details()
-    rows = []
-    for example in feed.inputs:
-        interpreter.set_tensor(read["index"], example[np.newaxis])
-        interpreter.invoke()
-        rows.append(interpreter.get_tensor(written["index"]))
-    logits: Floats = np.concatenate(rows)
-    check_finite(logits)
-    return logits
+    return _answers(interpreter, _feed(interpreter, inputs).inputs)
 
 
 def feed_of_tflite(model: bytes, inputs: Floats) -> Feed:
@@ -87,12 +81,14 @@ class TfliteQuantizer:
         """Raises as `quantize_tflite_int8` does."""
         self._bare = _without_metadata(fp32)
         self._entries = tflite_metadata_of(fp32)
-        self._members = _layers(_read(self._bare))
+        file = _read(self._bare)
+        self._members, self._before = _layers(file), _weight_bytes(file)
         interpreter = _loaded(self._bare, threads=1)
         shape = _shape(interpreter)
         self._examples = [_last(examples(array, shape)) for array in calibration if len(array)]
         if not self._examples:
             raise ExportError(NO_CALIBRATION)
+        _answers(interpreter, self._examples[0][:1])
         self._ranges = self._calibrated(interpreter.get_signature_list())
 
     @property
@@ -113,12 +109,12 @@ class TfliteQuantizer:
                 self._ranges, enable_progress_bar=False, enable_progress_report=False
             )
         content = _readable(made.quantized_model)
-        before, after = _weight_bytes(_read(self._bare)), _weight_bytes(_read(content))
-        if after >= before:
-            raise no_smaller(before, after)
+        after = _weight_bytes(_read(content))
+        if after >= self._before:
+            raise no_smaller(self._before, after)
         if self._entries:
             content = with_tflite_metadata(content, self._entries)
-        _run_once(content, self._examples[0][:1])
+        _answers(_loaded(content, threads=1), self._examples[0][:1])
         return content
 
     def _calibrated(self, signatures: Mapping[str, Any]) -> Any:
@@ -136,6 +132,22 @@ class TfliteQuantizer:
             made = calibrator.Calibrator(self._bare, num_threads=1, qsv_update_func=update)
             made.calibrate({signature: feeds}, manager)
         return made.get_model_qsvs()
+
+
+def operator_versions(model: bytes) -> tuple[tuple[str, int], ...]:
+    """The operators of a TFLite file, custom ones by their own name, each with its version.
+
+    The bytes are a file that `read_tflite` has read.
+    """
+    root = Model.GetRootAs(model, 0)
+    codes = [root.OperatorCodes(index) for index in range(root.OperatorCodesLength())]
+    found = []
+    for code in codes:
+        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        custom = code.CustomCode()
+        name = _OPERATORS.get(number, str(number)) if custom is None else custom.decode()
+        found.append((name, code.Version()))
+    return tuple(found)
 
 
 def _layers(file: TfliteFile) -> dict[str, list[str]]:
@@ -203,12 +215,18 @@ def _weight_bytes(file: TfliteFile) -> int:
     )
 
 
-def _run_once(model: bytes, example: Floats) -> None:
-    interpreter = _loaded(model, threads=1)
+def _answers(interpreter: Any, inputs: Floats) -> Floats:
+    """What the file gives for each input, channels last, one at a time. Raises ExportError."""
     (read, *_), (written, *_) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.set_tensor(read["index"], example)
-    interpreter.invoke()
-    check_finite(interpreter.get_tensor(written["index"]))
+    rows = []
+    try:
+        for example in inputs:
+            interpreter.set_tensor(read["index"], example[np.newaxis])
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(written["index"]))
+    except (RuntimeError, ValueError) as error:
+        raise ExportError(f"LiteRT cannot run the model: {first_line(error)}") from error
+    return joined(rows)
 
 
 def _loaded(model: bytes, threads: int) -> Any:
@@ -220,8 +238,7 @@ def _loaded(model: bytes, threads: int) -> Any:
         interpreter = package.Interpreter(model_content=model, num_threads=threads)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ExportError(f"LiteRT cannot load the exported model: {first_line}") from error
+        raise ExportError(f"LiteRT cannot load the exported model: {first_line(error)}") from error
     return interpreter
 
 

@@ -90,7 +90,13 @@ class Evaluation:
         if not isinstance(outcome, Measurement):
             return outcome
         measured = self._with_energies(outcome, *metered)
-        judged = replace(measured, verdict=judge(measured, self._baseline(measured, baselines)))
+        device = self._store.devices.by_id(job.device_id)
+        verdict = judge(
+            measured,
+            self._baseline(measured, baselines),
+            emulated=device is not None and device.is_emulated,
+        )
+        judged = replace(measured, verdict=verdict)
         # The statistics do not depend on the verdict: they are computed once.
         judged.__dict__["latency"] = measured.latency
         return judged
@@ -160,7 +166,8 @@ class Evaluation:
         if facts is None or not facts.cpu_model:
             return [device_id], []
         known = [*self._store.devices.all(), *self._store.devices.removed()]
-        alike = [d.id for d in known if d.facts and d.facts.cpu_model == facts.cpu_model]
+        real = [d for d in known if d.facts is not None and not d.is_emulated]
+        alike = [d.id for d in real if d.facts and d.facts.cpu_model == facts.cpu_model]
         return [device_id], alike
 
 

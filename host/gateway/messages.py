@@ -87,6 +87,7 @@ def facts_from_pb(message: pb.DeviceFacts) -> DeviceFacts:
             PowerSource(text(p.name), p.works, text(p.why_not)) for p in m.power_sources
         ),
         guards=tuple(Guard(text(g.name), g.works, text(g.how), text(g.why_not)) for g in m.guards),
+        emulated=m.emulated if m.HasField("emulated") else None,
     )
 
 

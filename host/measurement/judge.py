@@ -19,6 +19,7 @@
 | DEVICE_CHANGED  | reference > 5 % off its baseline; | > 10 %; derived figures: > 20 %            |
 |                 | derived figures: > 10 %           |                                            |
 | CLOCK_CHANGED   | canary > 3 % off its baseline     | > 10 %, and the reference is off as well   |
+| EMULATED        |                                   | a program plays the device's CPU           |
 
 A warning is a figure that may be used with what it says in mind; a rejected one may be far off.
 The reference alone rejects by its baseline only: its drift within a measurement is of few samples,
@@ -64,6 +65,12 @@ DEVICE_CHANGED = Limit(0.05, 0.10)
 DEVICE_CHANGED_CONTENDED = Limit(0.10, 0.20)
 CLOCK_CHANGED = Limit(0.03, 0.10)
 MAX_HALF_WIDTH = 0.10
+_EMULATED = Reason(
+    "EMULATED",
+    "REJECT",
+    "A program plays the CPU of this device, many times slower and not evenly so: it shows that the"
+    " model runs, and the figures are no machine's.",
+)
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,18 @@ class Baseline:
     since: datetime
 
 
-def judge(measurement: Measurement, baseline: Baseline | None) -> Verdict:
+def judge(
+    measurement: Measurement, baseline: Baseline | None, *, emulated: bool = False
+) -> Verdict:
     """Look at everything but `measurement.verdict` and say what speaks against trusting it.
     Without a baseline the device is not compared with its past. Raises NoSamplesError.
     """
     latency = measurement.latency
-    found = [*_preflight(measurement.preflight), *(check(measurement) for check in _CHECKS)]
+    found = [
+        _EMULATED if emulated else None,
+        *_preflight(measurement.preflight),
+        *(check(measurement) for check in _CHECKS),
+    ]
     if baseline is not None:
         found += [_device_changed(latency, baseline), _clock_changed(latency, baseline)]
     reasons = _one_of_each([reason for reason in found if reason is not None])

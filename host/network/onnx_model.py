@@ -15,10 +15,12 @@ from host.network.graph import (
     Conv,
     GlobalPool,
     Input,
+    Layer,
     Linear,
     Network,
     Node,
     Pool,
+    PoolKind,
     Scale,
     pair,
 )
@@ -31,7 +33,16 @@ OPSET = 17
 IR_VERSION = 8
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
+_OPERATORS: dict[type, tuple[str, ...]] = {
+    Input: (),
+    Conv: ("Conv",),
+    BatchNorm: ("BatchNormalization",),
+    GlobalPool: ("GlobalAveragePool",),
+    Add: ("Add",),
+    Scale: ("Mul",),
+}
 _NORM_EPSILON = 1e-5
+_POOLS: dict[PoolKind, str] = {"average": "AveragePool", "maximum": "MaxPool"}
 _ACTIVATION_ATTRIBUTES: dict[ActivationKind, dict[str, float]] = {
     "hard_sigmoid": {"alpha": 1 / 6, "beta": 0.5},
 }
@@ -60,6 +71,24 @@ def onnx_bytes(
         writer.inputs = [INPUT_NAME if i == 0 else f"n{i}" for i in node.inputs]
         _write(writer, index, node, weights)
     return model.SerializeToString()
+
+
+def operators_of(network: Network) -> tuple[str, ...]:
+    """The operators of a network's file, each once."""
+    names = (name for node in network.nodes for name in _operators(node.layer))
+    return tuple(dict.fromkeys(names))
+
+
+def _operators(layer: Layer) -> tuple[str, ...]:
+    match layer:
+        case Activation(kind=kind):
+            return (ACTIVATION_OPS[kind],)
+        case Pool(kind=kind):
+            return (_POOLS[kind],)
+        case Linear():
+            return ("Flatten", "Gemm")
+        case _:
+            return _OPERATORS[type(layer)]
 
 
 class _Writer:
@@ -160,7 +189,7 @@ def _write_activation(writer: _Writer, kind: ActivationKind) -> None:
 
 def _write_pool(writer: _Writer, layer: Pool) -> None:
     writer.node(
-        "AveragePool" if layer.kind == "average" else "MaxPool",
+        _POOLS[layer.kind],
         kernel_shape=pair(layer.kernel),
         strides=pair(layer.stride),
         pads=pair(layer.padding) * 2,

@@ -1,7 +1,7 @@
 """A `Network` as the kernels that TFLite executes of its file, without writing the file.
 
-The same as `cost_models.tflite_graph.kernels_from_tflite` of `tflite_bytes`, which takes some
-hundred times as long, for flatbuffers are read and written in Python.
+The same as `cost_models.tflite_graph.kernels_from_tflite` of `tflite_bytes`, which takes 6 to
+20 times as long, for flatbuffers are read and written in Python.
 """
 
 from cost_models.kernels import KernelGraph

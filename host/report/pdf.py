@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from host.errors import GenbaError
@@ -53,7 +54,8 @@ def print_pdf(page: Path, pdf: Path, *, timeout_seconds: float = TIMEOUT_SECONDS
             f"there is no Chromium on this machine, so {page} stays the only report: install"
             " chromium, or open that file in any browser and print it"
         )
-    with tempfile.TemporaryDirectory(prefix="genba-pdf-") as folder:
+    # Beside the PDF, because only within one file system a file takes its name at once.
+    with tempfile.TemporaryDirectory(prefix="genba-pdf-", dir=pdf.parent.resolve()) as folder:
         printed = Path(folder) / "page.pdf"
         command = [
             str(browser),
@@ -67,11 +69,13 @@ def print_pdf(page: Path, pdf: Path, *, timeout_seconds: float = TIMEOUT_SECONDS
         said = _run(command, timeout_seconds)
         if not printed.is_file() or not printed.read_bytes().startswith(b"%PDF-"):
             raise PrintError(f"{browser.name} has printed no PDF of {page}: {said}")
-        shutil.move(printed, pdf)
+        printed.replace(pdf)
 
 
 def _run(command: Sequence[str], timeout_seconds: float) -> str:
-    """The last that a browser said; its children end with it. Raises PrintError when too slow."""
+    """The last that a browser said; its children end with it, and both with whatever ends the
+    wait. Raises PrintError when too slow.
+    """
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -83,9 +87,12 @@ def _run(command: Sequence[str], timeout_seconds: float) -> str:
     )
     try:
         _, said = process.communicate(timeout=timeout_seconds)
-    except subprocess.TimeoutExpired as error:
-        os.killpg(process.pid, signal.SIGKILL)
+    except BaseException as error:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
         raise PrintError(
             f"{Path(command[0]).name} has not printed the page within {timeout_seconds:g} s"
         ) from error

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 from xml.etree import ElementTree as ET
 
 from host.report.measurement_texts import Language
@@ -29,6 +30,7 @@ _PREDICTED = "#b8860b"
 _LIMIT = "#a4262c"
 _OTHER = "#9aa0a6"
 _LONGEST_NAME = 26
+_UNSHOWN = ("Cc", "Cs", "Cn")  # control characters, half of a pair, no character
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
@@ -133,8 +135,9 @@ def inline_svg(figure: Figure, label: str) -> str:
 
 
 def shortened(name: str) -> str:
-    """A name that fits below an axis."""
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    """A name that fits below an axis, with a mark for each character that no XML may hold."""
+    shown = "".join("\N{REPLACEMENT CHARACTER}" if category(c) in _UNSHOWN else c for c in name)
+    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
 
 
 def _local(name: str) -> str:

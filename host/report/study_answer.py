@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from host.report.study_facts import Shown, StudyReport, row_on
 from host.study.finalist import Choice, FinalistResult, FormResult
-from host.study.front import LimitLine, OnDevice, Profile
+from host.study.front import LimitLine, OnDevice, Profile, value_on
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,9 @@ class Pick(Shown):
 
 @dataclass(frozen=True)
 class Standing:
-    """A limit, and the figure that it is held against; None where that was not measured."""
+    """A limit, and the figure that it is held against, of the median latency the upper end of its
+    interval; None where that was not measured.
+    """
 
     limit: LimitLine
     value: float | None
@@ -85,15 +87,7 @@ def tightest(picks: Sequence[Pick], limits: Sequence[LimitLine]) -> Pick | None:
 
 
 def _figure(quantity: str, form: FormResult, row: OnDevice) -> float | None:
-    figures: dict[str, float | None] = {
-        "latency_seconds": row.latency_seconds,
-        "latency_p90_seconds": row.latency_p90_seconds,
-        "peak_rss_bytes": row.peak_rss_bytes,
-        "model_bytes": form.size_bytes,
-        "energy_per_inference_joules": row.energy_per_inference_joules,
-        "power_watts": row.power_at_rate_watts,
-    }
-    return figures.get(quantity)
+    return form.size_bytes if quantity == "model_bytes" else value_on(row, quantity)
 
 
 def _pick(number: int, finalist: FinalistResult, profile: Profile) -> Pick | None:

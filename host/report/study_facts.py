@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from host.study.data import DataFacts
 from host.study.finalist import FinalistResult, FormResult, TrialsReport
 from host.study.front import FrontReport, OnDevice, Profile
+from host.study.stored import DataFacts
 
 SECONDS_PER_HOUR = 3600.0
 

@@ -173,4 +173,5 @@ def _limits(report: StudyReport, pick: Pick, words: Words) -> Cell:
 def _standing(one: Standing, words: Words) -> str:
     value = None if one.value is None else limit_value(one.limit.quantity, one.value)
     figure = words["not_measured"] if value is None else value
-    return words["standing"].format(limit=limit_text(one.limit, words), value=figure)
+    key = "standing.median" if one.limit.quantity == "latency_seconds" else "standing"
+    return words[key].format(limit=limit_text(one.limit, words), value=figure)

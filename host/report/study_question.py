@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from host.report.study_blocks import Block, Bullets, Cell, Paragraph, Section, Table, table, text
 from host.report.study_facts import StudyReport
 from host.report.study_numbers import ABSENT, Words, amount, limit_text
-from host.study.data import PARTS, DataFacts
 from host.study.front import FrontReport, Profile, Spent
+from host.study.stored import PARTS, DataFacts
 
 
 def question_section(report: StudyReport, words: Words) -> Section:
@@ -51,8 +51,8 @@ def _devices(front: FrontReport, words: Words) -> Table:
         [
             [
                 text(profile.name),
-                text(f"{profile.device} ({profile.cpu}, {profile.architecture})"),
-                text(f"{profile.runtime} {profile.runtime_version}"),
+                text(profile.machine),
+                text(profile.engine),
                 str(profile.threads),
                 text(limits(profile)),
             ]

@@ -38,8 +38,7 @@ def _facts(report: StudyReport, words: Words) -> Iterator[str]:
     for profile in report.front.profiles:
         yield words["reproduce.runtime"].format(
             device=profile.name,
-            runtime=profile.runtime,
-            version=profile.runtime_version,
+            runtime=profile.engine,
             threads=profile.threads,
         )
     yield words["reproduce.noise"]

@@ -82,7 +82,8 @@ SENTENCES: Mapping[Language, Mapping[str, str]] = {
         "agreement.nothing": "Nothing was trained, so the score cannot be compared with trained"
         " quality.",
         "agreement.none": "{n} candidates were trained; that is too few to compare, or no two of"
-        " them were judged after the same epochs.",
+        " them were judged after the same epochs, or all of these have one score or one quality, so"
+        " that there is no order.",
         "agreement.line": "Kendall's tau-b between the score and the quality after {epochs} epochs"
         " is {kendall} (n = {n} candidates, computed from measured qualities). In plain words: of"
         " 100 pairs of candidates, about {ordered} are in the same order by score and by"
@@ -131,7 +132,7 @@ SENTENCES: Mapping[Language, Mapping[str, str]] = {
         "reproduce.created": "Begun: {at}",
         "reproduce.finished": "Finished: {at}",
         "reproduce.unfinished": "Not finished yet: `genba search resume` goes on with it.",
-        "reproduce.runtime": "{device}: {runtime} {version}, threads: {threads}",
+        "reproduce.runtime": "{device}: {runtime}, threads: {threads}",
         "reproduce.noise": "Scores and splits repeat with the same seed and data. Measured figures"
         " repeat within their intervals only, and with them which candidates are measured next.",
         "footer": "Written by genba {version}. This file needs nothing from the network.",
@@ -211,7 +212,8 @@ SENTENCES: Mapping[Language, Mapping[str, str]] = {
         "agreement.nothing": "学習した候補がないため、"
         "スコアと学習後の品質を比べることができません。",
         "agreement.none": "{n} 件の候補を学習しましたが、件数が足りないか、"
-        "同じエポック数で評価した候補がないため、比較できません。",
+        "同じエポック数で評価した候補がないか、スコアまたは品質がすべて同じ値で順序がないため、"
+        "比較できません。",
         "agreement.line": "スコアと {epochs} エポック学習後の品質との順位相関"
         "(ケンドールのタウb)は {kendall} です(候補 n = {n}、実測の品質から算出)。"
         "言い換えると、候補の組 100 組のうち約 {ordered} 組で、"
@@ -259,7 +261,7 @@ SENTENCES: Mapping[Language, Mapping[str, str]] = {
         "reproduce.created": "開始: {at}",
         "reproduce.finished": "完了: {at}",
         "reproduce.unfinished": "未完了です。`genba search resume` で続きを実行できます。",
-        "reproduce.runtime": "{device}: {runtime} {version}、スレッド数 {threads}",
+        "reproduce.runtime": "{device}: {runtime}、スレッド数 {threads}",
         "reproduce.noise": "シードとデータが同じなら、スコアとデータの分割は再現します。"
         "実測値は区間の範囲で変動し、それに応じて次に測定する候補も変わることがあります。",
         "footer": "genba {version} が作成しました。"

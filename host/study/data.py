@@ -2,10 +2,8 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
 
 import numpy as np
-from pydantic import model_validator
 
 from host.config import DataConfig
 from host.data.dataset import Dataset, open_data
@@ -14,31 +12,7 @@ from host.data.table import Columns
 from host.network.graph import Shape
 from host.proxies.scoring import View
 from host.proxies.work import Batch
-from host.study.front import Value
-
-DATA = "data"
-"""Name of the stored result that holds the facts of the data."""
-
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
-
-
-class DataFacts(Value):
-    """The data of a study. `counts` has for each part the samples of every class, in their order;
-    the fingerprint is that of the whole folder.
-    """
-
-    folder: str
-    classes: list[str]
-    counts: dict[Part, list[int]]
-    fingerprint: str
-    licence: str | None = None
-
-    @model_validator(mode="after")
-    def _every_part_counts_every_class(self) -> Self:
-        if any(len(counts) != len(self.classes) for counts in self.counts.values()):
-            raise ValueError("every part needs a count for each class")
-        return self
+from host.study.stored import DataFacts
 
 
 def open_study_data(config: DataConfig, *, seed: int) -> Dataset:

@@ -1,9 +1,12 @@
 """What became of a finalist: trained, quantised, measured again, shipped; as plain values."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from host.export.forms import Form
 from host.study.front import OnDevice, Value
+
+if TYPE_CHECKING:
+    from host.training.metrics import Estimate
 
 
 def finalist_memo(key: str) -> str:
@@ -18,6 +21,11 @@ class Score(Value):
     low: float
     high: float
     n: int
+
+    @classmethod
+    def of(cls, estimate: "Estimate") -> Self:
+        """The same share, as it was counted."""
+        return cls(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)
 
 
 class Inspection(Value):
@@ -101,11 +109,6 @@ class Trial(Value):
     seconds: float
     finalist: bool
 
-    @property
-    def validation_quality(self) -> float:
-        """The best that was seen."""
-        return max(quality for _, quality in self.rounds)
-
 
 class RankAgreement(Value):
     """How well the score ranked what was trained: Kendall's tau-b between score and quality.
@@ -150,7 +153,3 @@ class FinalistResult(Value):
     forms: list[FormResult]
     choices: list[Choice]
     bundles: list[BundleFile]
-
-    def form(self, name: Form) -> FormResult:
-        """The result of that form."""
-        return next(form for form in self.forms if form.form == name)

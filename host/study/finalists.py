@@ -41,12 +41,13 @@ from host.study.finalist import (
 from host.study.front import OnDevice
 from host.study.gate import choose_form
 from host.study.ledger import Manner, Models, StudyDevice
+from host.study.loading import loaded_by_all
 from host.study.proposal import Proposal
 from host.study.search import Search
 from host.study.shipping import keep_input, write_bundles
 from host.study.trials import Trained
 from host.training.inspection import Costs, inspect_defects, score_defects
-from host.training.metrics import Estimate, Evaluation, evaluate
+from host.training.metrics import Evaluation, evaluate
 
 Member = TypeVar("Member")
 
@@ -168,7 +169,8 @@ class Finishing:
             max_drop=self._config.finalists.max_int8_drop,
             on_note=lambda note: self._reporter.say(f"finalist {name} has {note}"),
         )
-        return {form: self._judged(found, split) for form, found in exported.items()}
+        loaded = loaded_by_all(exported, self._devices, self._reporter.say)
+        return {form: self._judged(found, split) for form, found in loaded.items()}
 
     def _judged(self, exported: ExportedForm, split: Split) -> Judged:
         logits = {
@@ -207,8 +209,8 @@ class Finishing:
             cost_of_miss=config.cost_of_miss,
             cost_of_false_alarm=config.cost_of_false_alarm,
             cost_per_sample=found.cost_per_sample,
-            recall=_score(found.recall),
-            false_alarm_rate=_score(found.false_alarm_rate),
+            recall=Score.of(found.recall),
+            false_alarm_rate=Score.of(found.false_alarm_rate),
             false_alarm_rate_limit=config.max_false_alarms,
         )
 
@@ -392,9 +394,9 @@ def _form_result(
         form=exported.form,
         sha256=hashlib.sha256(exported.model).hexdigest(),
         size_bytes=len(exported.model),
-        accuracy=_score(test.accuracy),
+        accuracy=Score.of(test.accuracy),
         balanced_accuracy=test.balanced_accuracy,
-        auroc=None if test.auroc is None else _score(test.auroc),
+        auroc=None if test.auroc is None else Score.of(test.auroc),
         inspection=found.inspection,
         confusion=[list(row) for row in test.confusion],
         validation_quality=found.validation_quality,
@@ -405,7 +407,3 @@ def _form_result(
             for name, one in measured.items()
         ],
     )
-
-
-def _score(estimate: Estimate) -> Score:
-    return Score(value=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n)

@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict
 
 from cost_models.base import Prediction
+from host.device import RuntimeName
 from host.measurement import Measurement
 from host.measurement.samples import NumberKind
 from host.measurement.verdict import Level
@@ -119,6 +120,20 @@ class OnDevice(Value):
         )
 
 
+def value_on(found: OnDevice, quantity: str) -> float | None:
+    """A limited quantity of what was measured on a profile, of the median latency the upper end of
+    its interval; None where it was not measured, or is none of a device.
+    """
+    values: dict[str, float | None] = {
+        "latency_seconds": found.latency_high_seconds,
+        "latency_p90_seconds": found.latency_p90_seconds,
+        "peak_rss_bytes": found.peak_rss_bytes,
+        "energy_per_inference_joules": found.energy_per_inference_joules,
+        "power_watts": found.power_at_rate_watts,
+    }
+    return values.get(quantity)
+
+
 class FrontRow(Value):
     """A candidate on the front. `score` is its log-rank among all scored candidates."""
 
@@ -147,14 +162,26 @@ class Profile(Value):
     device: str
     architecture: str
     cpu: str
-    runtime: Literal["onnx", "tflite"]
+    runtime: RuntimeName
     runtime_version: str
+    """Of the library that runs the files, with its name; empty where the agent has not said it."""
     threads: int
 
     @property
     def device_class(self) -> str:
         """Profiles of one class run the same files."""
         return f"{self.architecture}-{self.runtime}"
+
+    @property
+    def engine(self) -> str:
+        """What runs the files, as far as the agent has said."""
+        return self.runtime_version or self.runtime
+
+    @property
+    def machine(self) -> str:
+        """The device, and what it is as far as its agent has said."""
+        facts = ", ".join(fact for fact in (self.cpu, self.architecture) if fact)
+        return f"{self.device} ({facts})" if facts else self.device
 
 
 class LimitLine(Value):
@@ -199,10 +226,12 @@ class FrontReport(Value):
     others: list[Point]
 
     def latency_limit_seconds(self, profile: str) -> float | None:
-        """The limit on the median latency of a device profile, where there is one."""
-        found = [
-            limit.maximum
-            for limit in self.limits
-            if limit.device == profile and limit.quantity == "latency_seconds"
-        ]
-        return found[0] if found else None
+        """The tightest limit on the median latency of a device profile, where there is one."""
+        return min(
+            (
+                limit.maximum
+                for limit in self.limits
+                if limit.device == profile and limit.quantity == "latency_seconds"
+            ),
+            default=None,
+        )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from host.export.forms import Form, Precision, Runtime, form_of, precision_of, runtime_of
 from host.study.answers import SAME_ANSWERS
 from host.study.finalist import Choice, FormResult
-from host.study.front import OnDevice
+from host.study.front import OnDevice, value_on
 from host.study.limits import Limit
 
 
@@ -97,17 +97,3 @@ def _holds(limit: Limit, form: FormResult, found: OnDevice) -> bool:
         return True
     value = value_on(found, limit.quantity)
     return value is not None and limit.excess(value) <= 0
-
-
-def value_on(found: OnDevice, quantity: str) -> float | None:
-    """A limited quantity of what was measured on a profile, of the median latency the upper end of
-    its interval; None where it was not measured.
-    """
-    values: dict[str, float | None] = {
-        "latency_seconds": found.latency_high_seconds,
-        "latency_p90_seconds": found.latency_p90_seconds,
-        "peak_rss_bytes": found.peak_rss_bytes,
-        "energy_per_inference_joules": found.energy_per_inference_joules,
-        "power_watts": found.power_at_rate_watts,
-    }
-    return values[quantity]

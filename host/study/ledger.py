@@ -41,7 +41,7 @@ Models = Mapping[Runtime, bytes]
 Specs = Mapping[tuple[str, str], tuple[MeasureSpec, str]]
 """What is asked, and its purpose, by the name of the model and of the profile."""
 
-_FILES: dict[Runtime, str] = {"onnx": "ONNX", "tflite": "TFLite"}
+_FILES: dict[Runtime, str] = {"onnx": "ONNX", "tflite": "TFLite", "ncnn": "ncnn"}
 
 LONGEST_SECONDS = 300.0
 """How long a device may take for a measurement besides twice the budget of its samples."""
@@ -133,6 +133,7 @@ def study_devices(store: Store, configs: Iterable[DeviceConfig]) -> list[StudyDe
     devices = []
     for config in configs:
         device = store.devices.by_name(config.machine)
+        device.require_real("a study")
         if device.facts is not None and device.facts.runtime(config.runtime) is None:
             known = [r for r in device.facts.runtimes if r.name == config.runtime]
             why = f": {known[0].why_not}" if known else ""

@@ -8,6 +8,7 @@ from cost_models.kernels import KernelGraph
 from host.export.forms import Runtime
 from host.network.graph import InvalidNetworkError, Network
 from host.network.kernels import kernels_of
+from host.network.ncnn_model import ncnn_bytes
 from host.network.onnx_model import onnx_bytes
 from host.network.tflite_kernels import tflite_kernels_of
 from host.network.tflite_model import tflite_bytes
@@ -37,8 +38,11 @@ class Proposal:
         return kernels_of(self.network)
 
     def graph_for(self, runtime: Runtime) -> KernelGraph:
-        """What a runtime will execute."""
-        return self.graph if runtime == "onnx" else self._tflite_graph
+        """What a runtime will execute.
+
+        ncnn takes in normalisations and activations as onnxruntime does, and hard-swish besides.
+        """
+        return self._tflite_graph if runtime == "tflite" else self.graph
 
     @cached_property
     def _tflite_graph(self) -> KernelGraph:
@@ -53,7 +57,7 @@ class Proposal:
     def untrained(self, runtimes: Iterable[Runtime]) -> dict[Runtime, bytes]:
         """The files to measure: weights drawn from the key, so the same bytes every time."""
         weights = random_weights(self.network, seed=int(self.key[:8], 16))
-        writers = {"onnx": onnx_bytes, "tflite": tflite_bytes}
+        writers = {"onnx": onnx_bytes, "tflite": tflite_bytes, "ncnn": ncnn_bytes}
         return {runtime: writers[runtime](self.network, weights) for runtime in sorted(runtimes)}
 
 

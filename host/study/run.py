@@ -10,11 +10,8 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from cost_models.latency import LatencyModel
 from host.calibration.setting import Setting
@@ -31,9 +28,9 @@ from host.spaces.mobile import Mobile
 from host.spaces.refine import refine
 from host.store.store import Store
 from host.store.studies import PredictionRow, Study, StudyCandidate, UnknownStudyError
-from host.study.data import DATA, channels_of, facts_of, open_study_data, view_of_data
+from host.study.data import channels_of, facts_of, open_study_data, view_of_data
 from host.study.feasibility import profiles_with_energy
-from host.study.finalist import FinalistResult, TrialsReport, finalist_memo
+from host.study.finalist import FinalistResult, TrialsReport
 from host.study.finalists import Finishing, choose, defect_of
 from host.study.front import (
     FRONT,
@@ -52,13 +49,12 @@ from host.study.report import Reporter
 from host.study.scoring import Scorer
 from host.study.search import Search
 from host.study.spending import Spending
+from host.study.stored import DATA, FINGERPRINT, StudyResult
 from host.study.surrogates import Surrogates, profile_settings
-from host.study.trials import TRIALS, Trained, Trials
+from host.study.trials import Trained, Trials
 from host.workspace import PKI_FOLDER
 
 _REFINED = "refined"
-FINGERPRINT = "fingerprint"
-"""Name of the stored result that holds the fingerprint of the data."""
 
 
 class StudyRunsError(GenbaError):
@@ -71,19 +67,6 @@ class OtherConfigurationError(UsageError):
 
 class OtherDataError(UsageError):
     """The data are no longer those that the study began with."""
-
-
-class OtherVersionError(GenbaError):
-    """Stored results cannot be read by this version."""
-
-
-@dataclass(frozen=True)
-class StudyResult:
-    """What a finished study found."""
-
-    front: FrontReport
-    finalists: tuple[FinalistResult, ...]
-    trials: TrialsReport | None = None
 
 
 def run_study(
@@ -124,29 +107,6 @@ def run_study(
             raise
         store.studies.finish(study.id)
         return StudyResult(report, finalists, trials)
-
-
-def stored_result(store: Store, study: Study) -> StudyResult | None:
-    """The front, the finalists and what was trained, as the store holds them of a study; None
-    before there is a front.
-
-    Raises OtherVersionError where another version of genba wrote them.
-    """
-    front = store.studies.result(study.id, FRONT)
-    if front is None:
-        return None
-    try:
-        report = FrontReport.model_validate_json(front)
-        texts = [store.studies.result(study.id, finalist_memo(row.key)) for row in report.rows]
-        finalists = [FinalistResult.model_validate_json(text) for text in texts if text is not None]
-        trials = store.studies.result(study.id, TRIALS)
-        trained = None if trials is None else TrialsReport.model_validate_json(trials)
-    except ValidationError as error:
-        raise OtherVersionError(
-            f"the results of the study {study.name} were written by another version of genba: read"
-            " them with that one, or run the study again under another name"
-        ) from error
-    return StudyResult(report, tuple(finalists), trained)
 
 
 def open_study(store: Store, config: StudyConfig) -> Study:

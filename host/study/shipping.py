@@ -29,7 +29,6 @@ from host.measurement import Measurement
 from host.preprocessing import AnyPreprocessing, Preprocessing, SignalPreprocessing
 from host.store.store import Store
 from host.store.studies import Study
-from host.study.data import DATA, DataFacts
 from host.study.finalist import (
     BundleFile,
     FinalistResult,
@@ -40,6 +39,7 @@ from host.study.finalist import (
 )
 from host.study.front import FRONT, FrontReport, OnDevice, Predicted, Profile
 from host.study.gate import shipped_form
+from host.study.stored import DATA, DataFacts
 
 _INPUT: TypeAdapter[AnyPreprocessing] = TypeAdapter(Preprocessing | SignalPreprocessing)
 

@@ -18,6 +18,7 @@ from host.study.front import Value
 from host.study.proposal import Proposal
 from host.study.report import Reporter
 from host.study.spending import Spending
+from host.study.stored import TRIALS
 from host.training.agreement import rank_agreement
 from host.training.augment import Augmentation
 from host.training.distillation import Teacher
@@ -35,9 +36,6 @@ from host.training.history import EpochRecord, TrainResult
 from host.training.recipe import TrainConfig
 from host.training.start import start_from
 from host.training.train import train
-
-TRIALS = "trials"
-"""Name of the stored result that holds everything that was trained."""
 
 _PLAN = "trials:plan"
 _TRAINING_SHARE = 0.8

@@ -77,6 +77,29 @@ def test_the_device_itself_says_where_int8_answers_differ(plant, model):
 
 
 @pytest.mark.slow
+def test_a_candidate_for_ncnn_is_exported_measured_and_answers_as_here(plant):
+    pytest.importorskip("ncnn")
+    text = "r32 w0.25 hard_swish stem2 head0 | k3e3d1 | k5e3d1se | k3e3d1 | k3e1d1 | k3e1d1"
+    inputs = np.random.default_rng(0).standard_normal((4, 3, 32, 32), dtype=np.float32)
+    np.savez(plant.root / "inputs.npz", allow_pickle=False, input=inputs)
+
+    made = plant.genba(
+        *("export", "--space", "mobile", "--candidate", text, "--for", "panel"),
+        *("--runtime", "ncnn", "--output", "net.ncnn"),
+    )
+    found = json.loads(measured(plant, "net.ncnn", "--preset", "quick", "--json"))
+    verified = plant.genba(
+        "verify", "net.ncnn", "--device", "panel", "--inputs", "inputs.npz", "--json"
+    )
+
+    assert made.returncode == 0, made.stderr
+    assert found["runtime"] == "ncnn"
+    assert found["latency_seconds"] > 0
+    assert verified.returncode == 0, verified.stderr
+    assert json.loads(verified.stdout)["passed"] is True
+
+
+@pytest.mark.slow
 def test_a_list_a_comparison_and_a_profile_follow_from_measurements(plant, model):
     header, *rows = csv.reader(
         io.StringIO(measured(plant, model, "--preset", "quick", "--csv", "--again"))

@@ -333,6 +333,18 @@ def test_what_the_device_found_before_it_measured_is_in_the_verdict(
     )
 
 
+def test_what_an_emulated_device_measures_is_rejected_for_that(
+    store: Store, device: Device, job: Job, report: pb.ReportRequest
+) -> None:
+    assert device.facts is not None
+    facts = replace(device.facts, emulated=True)
+    store.devices.open_session(device.id, "s", agent_version="0.1.0", facts=facts)
+
+    verdict = measured(Reports(store, None), report, job, store).verdict
+
+    assert (verdict.level, verdict.codes) == ("REJECT", ("EMULATED",))
+
+
 def test_the_meter_of_a_report_that_makes_no_sense_is_dropped_with_its_job(
     store: Store, job: Job, report: pb.ReportRequest
 ) -> None:

@@ -201,5 +201,3 @@ def test_the_metadata_name_classes_and_input() -> None:
     assert entries["input_size"] == "32x48"
     assert entries["colour_order"] == "RGB"
     assert entries["mean"] == "[0.5, 0.4, 0.3]"
-    assert "measurements" not in entries
-    assert "calibration_sha256" not in entries

@@ -58,6 +58,20 @@ def test_what_was_measured_before_comes_at_once_and_only_new_work_needs_a_gatewa
     assert anew.measurement.latency_seconds == pytest.approx(first.measurement.latency_seconds)
 
 
+def test_files_of_equal_bytes_share_a_measurement_and_each_keeps_its_name(
+    plant: Workspace,
+) -> None:
+    folder = plant.root.parent
+    (folder / "twin.onnx").write_bytes((folder / "net.onnx").read_bytes())
+    with open_workspace(plant.root) as workspace:
+        found = workspace.measure(
+            ["net.onnx", "twin.onnx"], [DEVICE], preset="quick", readiness=BUSY
+        )
+
+    assert [one.model for one in found] == ["net.onnx", "twin.onnx"]
+    assert found[0].number == found[1].number
+
+
 def test_a_model_that_the_device_refuses_is_a_result_and_the_others_are_measured(
     plant: Workspace, refused: Path
 ) -> None:

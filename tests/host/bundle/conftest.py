@@ -27,8 +27,9 @@ from host.export.contents import (
 from host.export.forms import Form, Runtime, form_of
 from host.export.quantize import quantize_int8
 from host.export.signing import SigningKey
-from host.measurement import Energy, Measurement, Reason, Verdict
+from host.measurement import Measurement, Reason, Verdict
 from host.network.graph import Conv, GlobalPool, Linear, Network, NetworkBuilder
+from host.network.ncnn_model import ncnn_bytes
 from host.network.onnx_model import onnx_bytes
 from host.network.tflite_model import tflite_bytes
 from host.network.weights import random_weights
@@ -37,23 +38,6 @@ from host.preprocessing import AnyPreprocessing, Preprocessing, SignalPreprocess
 Kind = Literal["grey", "colour", "signal"]
 SHAPES = {"grey": (1, 12, 16), "colour": (3, 12, 16), "signal": (2, 1, 40)}
 CLASSES = ("defective", "functional", "傷")
-
-ENERGY = Energy(
-    source="rapl",
-    scope="package",
-    kind="measured",
-    gross_joules=0.05,
-    gross_interval_joules=(0.049, 0.051),
-    net_joules=0.03,
-    net_interval_joules=(0.029, 0.031),
-    power_watts=2.0,
-    idle_watts=0.8,
-    windows=5,
-    inferences=80,
-    readings=200,
-    reading_hertz=20.0,
-    lag_seconds=0.0,
-)
 
 
 @cache
@@ -72,6 +56,8 @@ def models(runtime: Runtime, kind: Kind, classes: int) -> tuple[BundleModel, ...
     weights = random_weights(net, seed=1)
     if runtime == "tflite":
         return (BundleModel("tflite-fp32", tflite_bytes(net, weights)),)
+    if runtime == "ncnn":
+        return (BundleModel("ncnn-fp32", ncnn_bytes(net, weights)),)
     fp32 = onnx_bytes(net, weights)
     inputs = np.random.default_rng(0).standard_normal((8, *SHAPES[kind])).astype(np.float32)
     int8 = quantize_int8(fp32, [inputs])
@@ -115,12 +101,9 @@ def make_contents(
     """
 
     def measured(form: Form, profile: str, *, energy: bool) -> BundleMeasurement:
-        made = make_measurement(
-            "d1",
-            "a" * 64,
-            energies=(ENERGY,) if energy else (),
-            verdict=Verdict("WARN", (Reason("BUSY", "WARN", "34 % of the CPU was taken"),)),
-        )
+        verdict = Verdict("WARN", (Reason("BUSY", "WARN", "34 % of the CPU was taken"),))
+        without = {} if energy else {"energies": ()}
+        made = make_measurement("d1", "a" * 64, verdict=verdict, **without)
         agreement = 0.9875 if energy else None
         return BundleMeasurement.of(made, form=form, profile=profile, agreement=agreement)
 

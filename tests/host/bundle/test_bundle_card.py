@@ -5,15 +5,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from string import Formatter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from host.export.contents import BundleContents
+from host.export.forms import feed_of_form
 from host.export.model_card import model_card
 from host.export.model_card_gaps import not_measured
 from host.export.model_card_texts import TEXTS, Language
 from host.export.model_card_words import code, number, plain
+from host.preprocessing import Preprocessing
 
 LANGUAGES = ("en", "ja")
 
@@ -49,7 +52,7 @@ def test_the_card_says_how_good_how_fast_and_from_what(contents: BundleContents)
     assert "Form to run: onnx-int8 (it is 1.40 times as fast)." in card
     assert "| onnx-fp32 | 10.00 | " in card
     assert "none: no powercap zone" in card
-    assert "50.00 [49.00 to 51.00] | 2.000 | rapl (package) | 98.75 %" in card
+    assert "50.00 [49.00 to 51.00] | 5.000 | rapl (package) | 98.75 %" in card
     assert "WARN: 34 % of the CPU was taken | onnxruntime 1.23.2 |" in card
     assert "CC BY-NC-SA 4.0" in card
     assert "`r16 w0.5 relu | k3`" in card
@@ -101,9 +104,44 @@ def test_a_japanese_card_uses_the_words_of_a_plant(
     assert not re.search(r"(です|ます|ください)", card)
 
 
+@pytest.mark.parametrize(
+    ("language", "sentence"),
+    [
+        ("en", "read float32 of one window of 40 steps and give float32 logits "),
+        ("ja", "float32 40 点の波形 1 件、出力は float32 のロジット "),
+    ],
+)
+@pytest.mark.parametrize("runtime", ["onnx", "tflite", "ncnn"])
+def test_of_a_signal_the_steps_are_told_and_no_shape_that_the_file_has_not(
+    make_contents: Callable[..., BundleContents], runtime: str, language: Language, sentence: str
+) -> None:
+    card = model_card(make_contents(runtime, "signal"), language)
+
+    assert sentence + ("(3)" if runtime == "ncnn" else "(1, 3)") in card
+    assert not re.search(r"\(1, \D", card)
+
+
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+@pytest.mark.parametrize("runtime", ["onnx", "tflite", "ncnn"])
+def test_the_shape_that_a_card_tells_is_that_of_the_file(
+    make_contents: Callable[..., BundleContents], runtime: str, kind: str
+) -> None:
+    contents = make_contents(runtime, kind)
+    model, spec = contents.models[0], contents.preprocessing
+    assert isinstance(spec, Preprocessing)
+    inputs = np.zeros((1, spec.channels, spec.height, spec.width), np.float32)
+
+    told = re.search(r"float32 of \(([^)]*)\)", model_card(contents))
+
+    assert told is not None
+    sides = tuple(int(side.split()[-1]) for side in told[1].split(", "))
+    read = feed_of_form(model.form, model.content, inputs).inputs.shape
+    assert sides == (read[1:] if runtime == "ncnn" else read)
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("kind", ["grey", "colour", "signal"])
-@pytest.mark.parametrize("runtime", ["onnx", "tflite"])
+@pytest.mark.parametrize("runtime", ["onnx", "tflite", "ncnn"])
 def test_every_table_of_a_card_is_whole(
     make_contents: Callable[..., BundleContents], runtime: str, kind: str, language: Language
 ) -> None:

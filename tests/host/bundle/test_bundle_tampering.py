@@ -312,9 +312,9 @@ def test_a_file_below_a_file_is_refused(bundle: WrittenBundle) -> None:
     assert verify_bundle(bundle.path).problems == ("run.py/x lies below a file",)
 
 
-def compressed(files: Files) -> bytes:
+def compressed(files: Files, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
     return buffer.getvalue()
@@ -337,6 +337,30 @@ def test_a_zip_that_was_packed_otherwise_is_refused_with_a_way_out(
     folder = tmp_path / "unpacked"
     shutil.unpack_archive(bundle.path, folder)
     assert verify_bundle(folder).intact
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_file_packed_by_a_rare_method_is_refused(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "rare.zip"
+    path.write_bytes(compressed({MANIFEST: os.urandom(100)}, method))
+
+    (problem,) = verify_bundle(path).problems
+
+    assert problem == (
+        f"{MANIFEST} is compressed by method {method}, which no bundle uses: get the bundle as its"
+        " maker wrote it"
+    )
+
+
+@pytest.mark.parametrize("settings", [b"\xff" * 5, b"]" + b"\xff" * 4], ids=["none", "huge"])
+def test_lzma_is_not_even_begun(tmp_path: Path, settings: bytes) -> None:
+    content = compressed({MANIFEST: os.urandom(100)}, zipfile.ZIP_LZMA)
+    at = 30 + len(MANIFEST) + 4
+    path = tmp_path / "lzma.zip"
+    path.write_bytes(content[:at] + settings + content[at + 5 :])
+
+    with pytest.raises(UsageError, match="is compressed by method 14"):
+        read_manifest(path)
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:

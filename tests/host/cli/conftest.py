@@ -82,6 +82,7 @@ def enrol(plant_store: Store, device_facts: DeviceFacts) -> Callable[[str], Devi
         runtimes=(
             Runtime("onnx", "onnxruntime", "1.23.2", works=True, why_not=""),
             Runtime("tflite", "ai-edge-litert", "2.1.0", works=True, why_not=""),
+            Runtime("ncnn", "ncnn", "1.0.20260526", works=True, why_not=""),
         ),
     )
 

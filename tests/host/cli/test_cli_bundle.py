@@ -3,6 +3,8 @@
 import json
 import shutil
 import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +24,7 @@ from host.store import Store
 from host.workspace import Workspace
 
 KEYS = ("aa11" * 16, "ab22" * 16)
+HEAVY = ("torch", "onnxruntime", "onnx", "ai_edge_litert")
 
 
 @pytest.fixture
@@ -270,6 +273,37 @@ def test_what_a_changed_bundle_shows_is_called_anybodys(
 
     assert "is not intact, so anybody may have written this: MODEL_CARD.md has" in captured.err
     assert captured.out == "# better\ufffd]0;x\ufffd \ufffdthan ever\n"
+
+
+def test_half_a_character_in_a_manifest_is_shown_as_unreadable(
+    bundle: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "unpacked"
+    shutil.unpack_archive(bundle, folder)
+    manifest = json.loads((folder / MANIFEST).read_text()) | {"name": "a\ud800b"}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+    assert main(["bundle", "show", str(folder), "--json"]) == 0
+
+    assert json.loads(capsys.readouterr().out)["name"] == "a\ufffdb"
+
+
+@pytest.mark.parametrize("command", ["verify", "show"])
+def test_a_bundle_is_verified_and_shown_without_a_runtime_or_a_training_framework(
+    bundle: Path, workspace: Workspace, command: str
+) -> None:
+    script = (
+        "import sys; from host.__main__ import main; "
+        f"code = main(['bundle', {command!r}, {str(bundle)!r}]); "
+        f"print(code, *sorted({set(HEAVY)!r} & set(sys.modules)), file=sys.stderr)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert "s1-aa11" in done.stdout
+    assert done.stderr == "0\n"
 
 
 def test_the_key_of_a_workspace_is_shown_and_written(

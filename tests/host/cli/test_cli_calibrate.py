@@ -412,6 +412,21 @@ def test_options_that_make_no_sense_are_refused_in_one_sentence(
     assert "Traceback" not in printed
 
 
+def test_an_emulated_device_gets_no_cost_model(
+    workspace: Workspace,
+    plant_store: Store,
+    enrol: Callable[[str], Device],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    device = enrol("kiosk")
+    assert device.facts is not None
+    facts = replace(device.facts, emulated=True)
+    plant_store.devices.open_session(device.id, "s", agent_version="0.1.0", facts=facts)
+
+    assert main(["device", "calibrate", "kiosk"]) == 2
+    assert "kiosk is emulated" in capsys.readouterr().err
+
+
 def test_an_unknown_device_and_one_without_the_runtime_are_refused(
     workspace: Workspace,
     plant_store: Store,

@@ -182,7 +182,7 @@ def test_an_open_size_names_the_input_and_the_option(
         (("empty.onnx",), "not an ONNX file"),
         (("text.onnx",), "not an ONNX file"),
         (("text.tflite",), "text.tflite"),
-        (("text.txt",), "say --runtime onnx"),
+        (("text.txt",), "say its runtime with --runtime"),
         (("model.onnx", "--input-shape", "x=0"), "every size must be from 1"),
         (("model.onnx", "--input-shape", "z=1,4"), "no input 'z'"),
         (("model.onnx", "--input-shape", "x=1,4,4"), "dimensions"),

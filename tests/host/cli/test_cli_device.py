@@ -420,6 +420,25 @@ def test_an_agent_that_is_older_than_the_host_is_to_be_updated(
     assert table.count("update") == 1
 
 
+@pytest.mark.parametrize("emulated", [True, False, None], ids=str)
+def test_an_emulated_device_is_told_from_a_real_one(
+    plant_store: Store,
+    enrol: Callable[[str], Device],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    emulated: bool | None,
+) -> None:
+    kiosk = enrol("kiosk")
+    assert kiosk.facts is not None
+    connect(plant_store, replace(kiosk, facts=replace(kiosk.facts, emulated=emulated)))
+
+    record = listed(capsys)["kiosk"]
+    table = table_at(100, monkeypatch, capsys)
+
+    assert record["emulated"] is emulated
+    assert ("emulated" in table) == bool(emulated)
+
+
 def test_guards_that_do_not_work_are_a_warning_and_show_tells_why(
     plant_store: Store,
     enrol: Callable[[str], Device],

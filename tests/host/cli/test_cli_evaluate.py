@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from host.__main__ import main
 from host.config import StudyConfig
 from host.data.images import scan_folder
+from host.device import DeviceFacts
 from host.job import Job
 from host.measurement import (
     Measurement,
@@ -27,7 +29,7 @@ from host.measurement import (
 from host.store import Store
 from host.study.finalist import Choice, FinalistResult, FormResult, Score, finalist_memo
 from host.study.front import FRONT, FrontReport, FrontRow, LimitLine, OnDevice, Profile
-from host.study.run import FINGERPRINT
+from host.study.stored import FINGERPRINT
 from host.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -401,7 +403,9 @@ def test_where_the_images_of_the_study_are_gone_own_models_are_not_judged(
 
     found = loaded("evaluate", good, "--study", study)
 
-    assert by_label(found)["good.onnx"]["quality"] is None
+    entry = by_label(found)["good.onnx"]
+    assert entry["quality"] is None
+    assert "are not those that the study housings had" in entry["no_quality_because"]
     assert any("are not those that the study housings had" in note for note in found["notes"])
 
 
@@ -473,6 +477,38 @@ def test_a_tflite_file_is_measured_and_has_no_accuracy(
     assert entry["devices"][0]["measured"]["latency_seconds"] == pytest.approx(0.010)
     assert entry["quality"] is None
     assert entry["no_quality_because"] == "only ONNX files are judged here"
+
+
+def test_a_device_without_the_runtime_is_refused_before_any_image_is_judged(
+    plant_store: Store,
+    device_facts: DeviceFacts,
+    good: Path,
+    photos: Path,
+    said: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def judge(*_: object) -> None:
+        pytest.fail("an image was judged")
+
+    monkeypatch.setattr("host.evaluation.judging.judge", judge)
+    facts = replace(device_facts, runtimes=())
+    plant_store.devices.add_token("panel", "secret", plant_store.now() + timedelta(hours=1))
+    plant_store.devices.enrol("secret", "key", facts)
+    command = ("evaluate", good, "--data", photos)
+
+    assert "cannot run ONNX models" in said(*command, "--devices", "panel", code=2)
+    assert "nobody" in said(*command, "--devices", "nobody", code=2)
+
+
+def test_a_folder_in_place_of_a_picture_is_refused_before_anything_is_measured(
+    panel: Any, good: Path, tmp_path: Path, said: Any
+) -> None:
+    panel()
+    (tmp_path / "folder.png").mkdir()
+
+    said_so = said("evaluate", good, "--devices", "panel", "-o", tmp_path / "folder.png", code=2)
+
+    assert "is a folder: name a file" in said_so
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from host.measurement import (
     Reason,
     Verdict,
 )
+from host.network.ncnn_file import NcnnLayer, NcnnModel, Value, ncnn_file, param_text
 from host.store import Store
 from host.workspace import Workspace
 
@@ -509,6 +510,15 @@ def _external(path: Path) -> None:
     onnx.save(made, path, save_as_external_data=True, size_threshold=0)
 
 
+def _ncnn_of(kind: str, params: dict[int, Value]) -> Callable[[Path], object]:
+    """Writes a model of one such layer, without weights."""
+    layers = (
+        NcnnLayer("Input", "x", (), ("x",), {0: 4}),
+        NcnnLayer(kind, "y", ("x",), ("y",), params),
+    )
+    return lambda path: path.write_bytes(ncnn_file(NcnnModel(param_text(layers), b"")))
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "because"),
     [
@@ -521,7 +531,10 @@ def _external(path: Path) -> None:
         ("model.tflite", _cut, "is only a part of a TFLite file"),
         ("model.tflite", _noise, "lacks the identifier TFL3"),
         ("model.tflite", _empty, "lacks the identifier TFL3"),
-        ("model.h5", Path.touch, "say --runtime onnx or --runtime tflite"),
+        ("model.ncnn", Path.touch, "is not a whole .ncnn file: these bytes are no .ncnn file"),
+        ("model.ncnn", _ncnn_of("BatchNorm", {0: 4}), "0 bytes and its layers read 64"),
+        ("model.ncnn", _ncnn_of("Spectrogram", {}), "no device accepts: Spectrogram"),
+        ("model.h5", Path.touch, "none of .onnx, .tflite, .ncnn: say its runtime with --runtime"),
     ],
 )
 def test_a_model_that_cannot_be_sent_ends_with_2(

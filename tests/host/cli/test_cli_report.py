@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -220,3 +222,24 @@ def test_without_a_chromium_the_page_is_written_all_the_same(study, capsys, monk
     assert code == 1
     assert captured.out.strip().endswith("report-en.html")
     assert "install chromium, or open that file in any browser" in captured.err
+
+
+def test_facts_of_another_version_are_a_sentence(plant_store, study, said):
+    plant_store.studies.put_result(study.id, "data", '{"pictures": 3}')
+
+    assert "written by another version of genba" in said("report", "housings", code=1)
+
+
+@pytest.mark.parametrize("command", ["report housings", "front show housings"])
+def test_what_a_study_found_is_shown_without_torch(workspace, study, command):
+    script = (
+        "import sys; from host.__main__ import main;"
+        "code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+    )
+    arguments = [*command.split(), "--workspace", str(workspace.root)]
+
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    )
+
+    assert ran.stdout.splitlines()[-1] == "0 False"

@@ -17,8 +17,13 @@ from device_agent.reference import REFERENCE_FOLDER
 from host.__main__ import main
 from host.cli.expected import ArraysError, expected_outputs
 from host.device import Device
+from host.export.check import logits_of_onnx
 from host.job import Job
 from host.measurement import MeasurementFailure, VerifiedOutputs, VerifySpec
+from host.network.graph import Conv, GlobalPool, Linear, NetworkBuilder
+from host.network.ncnn_model import ncnn_bytes
+from host.network.onnx_model import onnx_bytes
+from host.network.weights import random_weights
 from host.store import Store
 from host.workspace import Workspace
 
@@ -320,6 +325,29 @@ def test_a_tflite_model_is_expected_to_answer_as_litert_here(
 
     assert code == 0
     assert "against ai-edge-litert" in capsys.readouterr().out
+
+
+def test_an_ncnn_model_is_expected_to_answer_as_ncnn_here(
+    start_device: "Callable[[str, Answer], MadeUpDevice]",
+    answering: "Callable[[Arrays], Answer]",
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    examples = np.random.default_rng(0).standard_normal((3, 2, 6, 5), dtype=np.float32)
+    builder = NetworkBuilder((2, 6, 5))
+    conv = builder.conv(0, Conv(4, 3), "relu")
+    network = builder.build(builder.add(Linear(2), builder.add(GlobalPool(), conv)))
+    weights = random_weights(network, seed=0)
+    logits = logits_of_onnx(onnx_bytes(network, weights), examples)
+    (tmp_path / "model.ncnn").write_bytes(ncnn_bytes(network, weights))
+    np.savez(tmp_path / "examples.npz", input=examples)
+    start_device("kiosk", answering({"logits": logits}))
+    command = ["verify", str(tmp_path / "model.ncnn"), "--device", "kiosk"]
+
+    code = main([*command, "--inputs", str(tmp_path / "examples.npz")])
+
+    assert code == 0
+    assert "against ncnn 1." in capsys.readouterr().out
 
 
 def _run_tiny(path: Path) -> tuple[str, npt.NDArray[Any], npt.NDArray[Any]]:

@@ -1,5 +1,6 @@
 """Which ONNX files are classifiers of images, and what their answers stand for."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def test_an_image_input_and_one_output_make_a_classifier(batch: Any, channels: i
         (model([1, 1, "h", "w"]), "fixed height"),
         (model([1, 1, 8, 8], kind=TensorProto.UINT8), "UINT8"),
         (model([1, 1, 8]), "float32"),
+        (model([1, 1, 8, 8], kind=9999), r"an unknown type \(9999\)"),
     ],
 )
 def test_other_files_are_told_what_they_lack(content: bytes, why: str) -> None:
@@ -112,6 +114,12 @@ def test_what_the_options_say_counts_before_the_file_and_that_before_the_images(
     [
         ({}, Normalisation((0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), "reads 1 channels"),
         ({}, Normalisation((0.5,), (0.0,)), "above 0"),
+        ({}, Normalisation((0.5,), (math.nan,)), "not finite"),
+        ({}, Normalisation((math.inf,), (0.2,)), "not finite"),
+        ({"mean": "[0.5]", "std": "[NaN]"}, None, "the file has .* not finite"),
+        ({"mean": "[0.5]", "std": "[1e999]"}, None, "not finite"),
+        ({"mean": "[" * 100_000, "std": "[0.2]"}, None, "no list of numbers"),
+        ({"mean": f"[1{'0' * 400}]", "std": "[0.2]"}, None, "no list of numbers"),
         ({"mean": "half", "std": "[0.2]"}, None, "no list of numbers"),
         ({"mean": "0.5", "std": "[0.2]"}, None, "no list of numbers"),
         ({"mean": "[0.5, 0.5]", "std": "[0.2]"}, None, "2 means and 1 deviations"),

@@ -1,6 +1,5 @@
 """A user's own ONNX classifier in int8: what works, and one sentence for what does not."""
 
-import importlib.util
 import warnings
 
 import numpy as np
@@ -10,16 +9,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from host.errors import UsageError
-from host.export.check import compare_logits, logits_of_onnx, relative_difference
+from host.export.check import compare_logits, logits_of_onnx
 from host.export.errors import ExportError, NoGainError
 from host.export.metadata import parse
-from host.export.onnx_files import (
-    OnnxFileError,
-    prepared,
-    quantize_onnx_file,
-    tflite_from_onnx_file,
-)
-from host.export.tflite import logits_of_tflite, quantize_tflite_int8
+from host.export.onnx_files import OnnxFileError, prepared, quantize_onnx_file
 
 
 class Classifier(torch.nn.Module):
@@ -155,6 +148,20 @@ def test_preparing_changes_no_answer(module, tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_file_need_not_declare_the_shape_of_its_output(module, tmp_path):
+    path = export(module, tmp_path / "own.onnx")
+    whole = quantize_onnx_file(path, images(), images(), max_drop=0.2)
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+
+    found = quantize_onnx_file(path, images(), images(), max_drop=0.2)
+
+    np.testing.assert_array_equal(
+        logits_of_onnx(found.model, images()), logits_of_onnx(whole.model, images())
+    )
+
+
 def test_the_properties_and_the_producer_stay(module, tmp_path):
     path = export(module, tmp_path / "own.onnx")
     model = onnx.load(path)
@@ -199,6 +206,31 @@ def test_what_does_not_work_is_a_sentence(tmp_path, made, sentence):
         prepared(path)
     assert isinstance(raised.value, UsageError)
     assert str(path) in str(raised.value)
+
+
+def single_number(model):
+    """The mean of what it wrote, in place of that."""
+    node = helper.make_node("ReduceMean", ["y"], ["m"], keepdims=0)
+    model.graph.node.append(node)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("m", TensorProto.FLOAT, ()))
+
+
+def list_of_tensors(model):
+    """What it wrote, in a list."""
+    model.graph.node.append(helper.make_node("SequenceConstruct", ["y"], ["s"]))
+    value = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
+    model.graph.output[0].CopyFrom(value)
+
+
+@pytest.mark.parametrize("change", [single_number, list_of_tensors])
+def test_a_file_that_writes_no_row_is_refused(tmp_path, change):
+    path = relu(tmp_path / "odd.onnx")
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, path)
+
+    with pytest.raises(OnnxFileError, match=r"odd\.onnx .* something else than rows of numbers"):
+        prepared(path)
 
 
 def test_a_quantised_file_is_refused(module, tmp_path):
@@ -255,27 +287,3 @@ def test_a_file_that_a_runtime_cannot_run_is_refused(tmp_path):
 
     with pytest.raises(OnnxFileError, match=r"misfit\.onnx"):
         prepared(path)
-
-
-HAS_LITERT_TORCH = importlib.util.find_spec("litert_torch") is not None
-
-
-@pytest.mark.skipif(HAS_LITERT_TORCH, reason="litert-torch is installed")
-def test_without_litert_torch_a_file_of_ones_own_does_not_become_tflite(module, tmp_path):
-    path = export(module, tmp_path / "own.onnx")
-
-    with pytest.raises(OnnxFileError, match="pip install litert-torch"):
-        tflite_from_onnx_file(path)
-
-
-@pytest.mark.skipif(not HAS_LITERT_TORCH, reason="litert-torch is not installed")
-def test_with_litert_torch_a_file_of_ones_own_becomes_tflite_and_int8(module, tmp_path, capsys):
-    path = export(module, tmp_path / "own.onnx", open_batch=True)
-
-    fp32 = tflite_from_onnx_file(path)
-
-    assert capsys.readouterr() == ("", "")
-    wanted = logits_of_onnx(path.read_bytes(), images())
-    assert relative_difference(logits_of_tflite(fp32, images()), wanted) < 1e-4
-    int8 = quantize_tflite_int8(fp32, [images()])
-    assert relative_difference(logits_of_tflite(int8, images()), wanted) < 0.2

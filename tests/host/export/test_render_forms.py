@@ -1,6 +1,7 @@
 """A trained network as every file in which it can be shipped, checked against torch."""
 
 import hashlib
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from cost_models.tflite_graph import kernels_from_tflite
 from host.data.split import Samples, Split
+from host.errors import UsageError
 from host.export.errors import ExportDiffersError
 from host.export.forms import (
     FORMS,
@@ -20,11 +22,11 @@ from host.export.forms import (
     suffix_of,
 )
 from host.export.metadata import metadata_of, onnx_metadata
-from host.network.torch_module import build_module
 from host.preprocessing import AnyPreprocessing, Inputs, Preprocessing, SignalPreprocessing
 from host.spaces.base import Task
 from host.spaces.conv1d import Conv1d
 from host.spaces.mobile import Mobile
+from tests.host.export.trained_like import trained_like
 
 MOBILE = "r32 w0.25 hard_swish stem2 head0 | k3e3d1 | k3e3d1se | k3e3d2 | k3e1d1 | k3e1d1"
 SIGNAL = "l512 c16 k63 s16 pool head128 | plain k3 d1 | plain k3 d1 | plain k3 d1 | plain k3 d1"
@@ -49,18 +51,7 @@ def trained(kind: str):
     space, text = (Mobile(), MOBILE) if kind == "image" else (Conv1d(), SIGNAL)
     channels = 1 if kind == "image" else 2
     network = space.build(space.parse(text), Task(channels=channels, classes=2))
-    module = build_module(network, seed=0)
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = None
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for _ in range(3):
-            module(torch.randn(8, *network.input_shape, generator=generator))
-        for layer in module.modules():
-            if isinstance(layer, torch.nn.Linear):
-                torch.nn.init.normal_(layer.weight, std=0.3, generator=generator)
-    return network, module
+    return network, trained_like(network)
 
 
 def same_side(labels, logits):
@@ -68,7 +59,7 @@ def same_side(labels, logits):
     return float(np.mean((logits[:, 1] > logits[:, 0]) == labels.astype(bool)))
 
 
-def rendered(kind, runtimes=("onnx", "tflite"), *, max_drop=0.5, quality=same_side):
+def rendered(kind, runtimes=("onnx", "tflite", "ncnn"), *, max_drop=0.5, quality=same_side):
     network, module = trained(kind)
     split = split_of(kind)
     notes: list[str] = []
@@ -108,7 +99,7 @@ def test_every_form_answers_as_the_trained_network(made):
     module.train()
 
     assert tuple(forms) == FORMS
-    assert notes == []
+    assert notes == ["no ncnn-int8 form: ncnn int8 is not offered"]
     for form, exported in forms.items():
         found = logits_of_form(form, exported.model, inputs)
         scale = np.abs(wanted).max()
@@ -126,7 +117,8 @@ def test_files_say_what_they_are_in_the_layout_of_their_runtime(made):
 
     for form, exported in forms.items():
         entries = metadata_of(exported.model)
-        assert entries["input_layout"] == {"onnx": "NCHW", "tflite": "NHWC"}[runtime_of(form)]
+        layouts = {"onnx": "NCHW", "tflite": "NHWC", "ncnn": "CHW"}
+        assert entries["input_layout"] == layouts[runtime_of(form)]
         assert entries["classes"] == "good\nbad"
         is_int8 = precision_of(form) == "int8"
         assert entries.get("calibration_sha256") == (calibration if is_int8 else None)
@@ -140,7 +132,7 @@ def test_a_feed_is_what_the_file_reads(made):
     for form, exported in forms.items():
         feed = feed_of_form(form, exported.model, inputs)
         first, last = (channels, height, width), (height, width, channels)
-        assert feed.inputs.shape[1:] == (first if runtime_of(form) == "onnx" else last)
+        assert feed.inputs.shape[1:] == (last if runtime_of(form) == "tflite" else first)
         assert (feed.input_name, feed.output_name) == ("input", "logits")
 
 
@@ -215,6 +207,13 @@ def test_a_float_file_that_answers_otherwise_is_an_error(monkeypatch):
         rendered("image", ["onnx"])
 
 
+def test_without_ncnn_its_form_is_refused_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ncnn", None)
+
+    with pytest.raises(UsageError, match=r"pip install 'genba\[ncnn\]'"):
+        rendered("image", ["ncnn"])
+
+
 def test_forms_are_runtimes_times_precisions():
     assert [form_of(runtime_of(form), precision_of(form)) for form in FORMS] == list(FORMS)
-    assert {suffix_of(form) for form in FORMS} == {".onnx", ".tflite"}
+    assert {suffix_of(form) for form in FORMS} == {".onnx", ".tflite", ".ncnn"}

@@ -2,9 +2,10 @@
 
 import sys
 
+import flatbuffers
 import numpy as np
 import pytest
-import torch
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from cost_models.tflite_graph import kernels_from_tflite
@@ -23,11 +24,11 @@ from host.export.tflite import (
 from host.network.graph import Conv, GlobalPool, Linear, NetworkBuilder, Pool
 from host.network.onnx_model import onnx_bytes
 from host.network.tflite_model import tflite_bytes
-from host.network.torch_module import build_module
 from host.network.weights import folded_weights, random_weights
 from host.spaces.base import Task
 from host.spaces.conv1d import Conv1d
 from host.spaces.mobile import Mobile
+from tests.host.export.trained_like import trained_like
 
 CANDIDATE = "r32 w0.5 hard_swish stem2 head320 | k3e3d1 | k5e3d1se | k3e3d2 | k3e3d1se | k3e3d1"
 
@@ -41,18 +42,7 @@ def files():
     """The same trained-like network as TFLite and as ONNX."""
     space = Mobile()
     network = space.build(space.parse(CANDIDATE), Task(channels=1, classes=3))
-    module = build_module(network, seed=0)
-    generator = torch.Generator().manual_seed(0)
-    for layer in module.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = None
-    with torch.no_grad():
-        for _ in range(6):
-            module(torch.randn(16, 1, 32, 32, generator=generator))
-        for layer in module.modules():
-            if isinstance(layer, torch.nn.Linear):
-                torch.nn.init.normal_(layer.weight, std=0.3, generator=generator)
-    weights = folded_weights(module.eval())
+    weights = folded_weights(trained_like(network).eval())
     return tflite_bytes(network, weights, {"study": "s1"}), onnx_bytes(network, weights)
 
 
@@ -189,6 +179,61 @@ def test_bytes_that_are_no_model_are_refused(content):
         logits_of_tflite(content, images(1))
     with pytest.raises(ExportError):
         quantize_tflite_int8(content, [images(1)])
+
+
+def file_of(graph, codes, buffers) -> bytes:
+    model = schema.ModelT()
+    model.version, model.subgraphs, model.operatorCodes, model.buffers = 3, [graph], codes, buffers
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def reads_beyond_its_input() -> bytes:
+    """A file that loads; when it runs, it asks for a row that is not there."""
+    graph, code, stored = schema.SubGraphT(), schema.OperatorCodeT(), schema.BufferT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.GATHER
+    stored.data = np.array([9], np.int32).view(np.uint8)
+    float32, int32 = schema.TensorType.FLOAT32, schema.TensorType.INT32
+    sides = {"input": [1, 1, 1, 1], "rows": [1], "logits": [1, 1, 1, 1]}
+    graph.tensors = [
+        tensor_of(name, shape, int32 if name == "rows" else float32, int(name == "rows"))
+        for name, shape in sides.items()
+    ]
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0, 1], [2]
+    operator.builtinOptionsType = schema.BuiltinOptions.GatherOptions
+    operator.builtinOptions = schema.GatherOptionsT()
+    graph.inputs, graph.outputs, graph.operators = [0], [2], [operator]
+    return file_of(graph, [code], [schema.BufferT(), stored])
+
+
+def tensor_of(name, shape, kind, buffer):
+    tensor = schema.TensorT()
+    tensor.name, tensor.shape, tensor.type, tensor.buffer = name, shape, kind, buffer
+    return tensor
+
+
+def test_a_file_that_loads_and_does_not_run_is_refused():
+    with pytest.raises(ExportError, match=r"^LiteRT cannot run the model: .+$"):
+        logits_of_tflite(reads_beyond_its_input(), np.zeros((1, 1, 1, 1), np.float32))
+    with pytest.raises(ExportError, match=r"^LiteRT cannot run the model: .+$"):
+        quantize_tflite_int8(reads_beyond_its_input(), [np.zeros((1, 1, 1, 1), np.float32)])
+
+
+def test_a_file_that_reads_integers_is_refused():
+    graph, code = schema.SubGraphT(), schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.ABS
+    int32 = schema.TensorType.INT32
+    graph.tensors = [tensor_of(name, [1, 1, 1, 1], int32, 0) for name in ("input", "logits")]
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0], [1]
+    graph.inputs, graph.outputs, graph.operators = [0], [1], [operator]
+
+    with pytest.raises(ExportError, match="LiteRT cannot run the model: Cannot set tensor"):
+        logits_of_tflite(
+            file_of(graph, [code], [schema.BufferT()]), np.zeros((1, 1, 1, 1), np.float32)
+        )
 
 
 def test_answers_that_are_not_finite_are_refused(files):

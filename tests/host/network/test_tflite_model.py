@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,22 +11,26 @@ from device_agent.scan_limits import ScanLimits
 from device_agent.tflite_scan import scan_bytes
 from host.network.graph import (
     Activation,
-    BatchNorm,
     Conv,
     GlobalPool,
-    InvalidNetworkError,
-    Linear,
     Network,
     NetworkBuilder,
     Pool,
-    Scale,
 )
 from host.network.kernels import kernels_of
 from host.network.tflite_model import tflite_bytes
-from host.network.torch_module import build_module
 from host.network.weights import folded_weights, random_weights
-from host.spaces.base import Choices, Task, sample
-from host.spaces.catalogue import space_by_name
+from tests.host.network.networks import (
+    MOBILE_TEXTS,
+    SPACES,
+    answer_of,
+    candidates,
+    mobile,
+    settled,
+    windows,
+    with_every_layer,
+    with_window,
+)
 
 
 def run(data: bytes, x):
@@ -40,30 +43,9 @@ def run(data: bytes, x):
     return interpreter.get_tensor(found["index"])
 
 
-def settled(network: Network, seed: int):
-    """A module whose normalisations, biases and classifier are no longer the identity or zero."""
-    module = build_module(network, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for layer in module.modules():
-            if isinstance(layer, torch.nn.BatchNorm2d):
-                assert layer.running_mean is not None
-                assert layer.running_var is not None
-                layer.running_mean.normal_(0, 0.3, generator=generator)
-                layer.running_var.uniform_(0.5, 2.0, generator=generator)
-                layer.weight.uniform_(0.5, 1.5, generator=generator)
-                layer.bias.normal_(0, 0.3, generator=generator)
-            elif isinstance(layer, torch.nn.Linear):
-                layer.weight.normal_(0, 0.2, generator=generator)
-    return module.eval()
-
-
 def check_answers(network: Network, seed: int) -> None:
     module = settled(network, seed)
-    shape = (1, *network.input_shape)
-    x = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-    with torch.no_grad():
-        wanted = module(torch.from_numpy(x)).numpy()
+    x, wanted = answer_of(module, seed)
 
     found = run(tflite_bytes(network, folded_weights(module)), x)
 
@@ -72,86 +54,33 @@ def check_answers(network: Network, seed: int) -> None:
     assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
-SPACES: dict[str, dict[str, Choices]] = {
-    "nasbench201": {},
-    "mobile": {"resolution": (32, 48), "width": (0.25, 0.5), "depth": (1, 2)},
-    "resnet-lite": {"resolution": (32, 48), "width": (16,), "growth": (1.5,)},
-    "conv1d": {},
-}
-
-
 @pytest.mark.parametrize("name", SPACES)
 def test_candidates_of_every_space_answer_as_their_torch_module(name):
-    restrict = SPACES[name]
-    space = space_by_name(name, restrict=restrict, resolution=16 if name == "nasbench201" else None)
-    rng = np.random.default_rng(5)
-    checked = 0
-    while checked < 6:
-        try:
-            network = space.build(sample(space, rng), Task(channels=3, classes=4))
-        except InvalidNetworkError:
-            continue
-        check_answers(network, seed=checked)
-        checked += 1
+    for seed, network in enumerate(candidates(name, 6)):
+        check_answers(network, seed)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "r32 w0.5 hard_swish stem2 head320 | k5e3d1se | k7e3d2 | k3e4d1se | k5e3d1 | k3e3d1se",
-        "r48 w0.25 relu6 stem4 head0 | k7e1d1 | k5e3d1se | k3e3d1 | k3e3d2 | k5e6d1",
-    ],
-)
+@pytest.mark.parametrize("text", MOBILE_TEXTS)
 def test_gates_hard_swish_and_large_windows_answer_alike(text):
-    space = space_by_name("mobile")
-
-    check_answers(space.build(space.parse(text), Task(channels=1, classes=3)), seed=1)
-
-
-@st.composite
-def layers(draw):
-    window = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
-    stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    kind = draw(st.sampled_from(["conv", "depthwise", "grouped", "average", "maximum"]))
-    match kind:
-        case "conv" | "depthwise" | "grouped":
-            groups = {"conv": 1, "depthwise": 4, "grouped": 2}[kind]
-            return Conv(4, window, stride, groups=groups)
-        case _:
-            padding = tuple(draw(st.integers(0, size // 2)) for size in window)
-            return Pool(kind, window, stride, padding)
+    check_answers(mobile(text), seed=1)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    layers(),
+    windows(),
     st.integers(5, 11),
     st.integers(5, 11),
     st.sampled_from([None, "relu", "hard_swish", "sigmoid"]),
     st.integers(0, 2**31),
 )
 def test_any_window_on_any_map_answers_as_torch(layer, height, width, activation, seed):
-    b = NetworkBuilder((2, height, width))
-    index = b.conv(0, Conv(4, 1), activation)
-    index = b.add(layer, index)
-
-    check_answers(b.build(b.add(Activation("relu"), index)), seed)
+    check_answers(with_window(layer, height, width, activation), seed)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 9), st.booleans(), st.integers(1, 5), st.integers(0, 2**31))
 def test_every_layer_in_one_network_answers_as_torch(channels, gated, classes, seed):
-    b = NetworkBuilder((3, 9, 8))
-    stem = b.conv(0, Conv(channels, 5, 2), "relu")
-    normed = b.add(Activation("relu6"), b.add(BatchNorm(), b.add(Conv(channels, 3), stem)))
-    narrow = b.conv(normed, Conv(channels, 1, norm=False, bias=True), "hard_swish")
-    if gated:
-        gate = b.conv(b.add(GlobalPool(), narrow), Conv(channels, 1), "hard_sigmoid")
-        narrow = b.add(Scale(), narrow, gate)
-    joined = b.add(Activation("relu"), b.sum([stem, narrow]))
-    pooled = b.add(Pool("average", 3, 1, 1), b.add(Pool("maximum", 3, 1, 1), joined))
-
-    check_answers(b.build(b.add(Activation("sigmoid"), b.add(Linear(classes), pooled))), seed)
+    check_answers(with_every_layer(channels, classes, gated=gated), seed)
 
 
 def strided(kind, activation="relu") -> Network:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from host.report.study import Origin, StudyReport
-from host.study.data import DataFacts
 from host.study.finalist import (
     BundleFile,
     Choice,
@@ -30,6 +29,7 @@ from host.study.front import (
     Profile,
     Spent,
 )
+from host.study.stored import DataFacts
 
 NAMES = ("panel", "kiosk", "gateway")
 _SLOWER = {"panel": 1.0, "kiosk": 0.6, "gateway": 1.4}
@@ -75,7 +75,7 @@ def profile(name: str = "panel", runtime: str = "onnx") -> Profile:
         architecture="x86_64",
         cpu="Intel(R) Core(TM)2 Duo",
         runtime="tflite" if runtime == "tflite" else "onnx",
-        runtime_version="1.23.2",
+        runtime_version="onnxruntime 1.23.2",
         threads=1,
     )
 

@@ -1,6 +1,10 @@
 """Printing a page by Chromium: real where there is one, and what is said where it fails."""
 
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -109,3 +113,54 @@ def test_the_browser_is_told_to_reach_nobody_and_to_keep_nothing(page, tmp_path,
     assert arguments[-1] == page.as_uri()
     (profile,) = (one for one in arguments if one.startswith("--user-data-dir="))
     assert not Path(profile.partition("=")[2]).exists()  # gone with the printing
+
+
+PRINTS = 'for a in "$@"; do case $a in --print-to-pdf=*) echo "%PDF-new" > "${a#*=}";; esac; done'
+
+
+def test_a_whole_pdf_takes_the_place_of_the_older_one_and_leaves_nothing_beside_it(
+    page, tmp_path, stand_in
+):
+    stand_in(PRINTS)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "report.pdf").write_bytes(b"%PDF-old")
+
+    print_pdf(page, folder / "report.pdf")
+
+    assert (folder / "report.pdf").read_bytes() == b"%PDF-new\n"
+    assert [path.name for path in folder.iterdir()] == ["report.pdf"]
+
+
+def test_a_pdf_is_printed_beside_its_name_so_that_it_takes_it_at_once(page, tmp_path, stand_in):
+    stand_in(f'printf "%s\\n" "$@" > {tmp_path}/arguments; {PRINTS}')
+    (tmp_path / "out").mkdir()
+
+    print_pdf(page, tmp_path / "out" / "report.pdf")
+
+    arguments = (tmp_path / "arguments").read_text().splitlines()
+    (printed,) = (one for one in arguments if one.startswith("--print-to-pdf="))
+    assert Path(printed.partition("=")[2]).parent.parent == tmp_path / "out"
+
+
+def test_ctrl_c_ends_chromium_with_its_children(page, tmp_path, stand_in):
+    stand_in(
+        f"sleep 300 & echo $! > {tmp_path}/started; mv {tmp_path}/started {tmp_path}/child; wait"
+    )
+    code = (
+        "import sys; from pathlib import Path; from host.report.pdf import print_pdf;"
+        "print_pdf(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    printing = subprocess.Popen(
+        [sys.executable, "-c", code, page, tmp_path / "report.pdf"], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "child").exists():
+        assert time.monotonic() < deadline, "the stand-in did not start"
+        time.sleep(0.02)
+
+    printing.send_signal(signal.SIGINT)
+
+    assert printing.wait(60) != 0
+    child = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
+    assert not child.exists() or child.read_text().split()[2] == "Z"

@@ -14,7 +14,7 @@ from host.report.study_cost import JOULES_PER_KWH, yearly_cost
 from host.report.study_front import coverage
 from host.report.study_toml import toml_text
 from host.study.finalist import TrialsReport
-from host.study.front import LimitLine
+from host.study.front import LimitLine, value_on
 
 
 def test_what_is_recommended_is_within_limits_before_it_is_good(make):
@@ -45,6 +45,36 @@ def test_a_limit_is_held_against_the_figure_that_was_measured(make):
     found = [one.within for one in standings([*limits, p90, elsewhere, power], form, row)]
 
     assert found == [True, True, False, None]  # file, median, p90; power at the rate is not known
+
+
+def test_the_tightest_of_two_limits_on_the_latency_counts(make):
+    limits = [
+        LimitLine(quantity="latency_seconds", device="panel", maximum=maximum, text="")
+        for maximum in (0.03, 0.02, 0.04)
+    ]
+    front = make.front(["panel"], limits=limits)
+
+    assert front.latency_limit_seconds("panel") == 0.02
+    assert front.latency_limit_seconds("kiosk") is None
+
+
+def test_a_median_whose_interval_straddles_its_limit_is_beyond_it_as_the_gate_says(make):
+    row = make.on_device("panel", 0.0100)  # up to 10.2 ms
+    limit = LimitLine(quantity="latency_seconds", device="panel", maximum=0.0101, text="")
+
+    (found,) = standings([limit], make.form("onnx-fp32", [row]), row)
+
+    assert found.within is False
+    assert found.value == value_on(row, "latency_seconds") == row.latency_high_seconds
+
+
+def test_a_quantity_that_is_not_known_here_is_neither_within_nor_beyond_its_limit(make):
+    row = make.on_device("panel")
+    limit = LimitLine(quantity="noise_decibels", device="panel", maximum=40, text="")
+
+    (found,) = standings([limit], make.form("onnx-fp32", [row]), row)
+
+    assert found.within is None
 
 
 @given(

@@ -486,3 +486,39 @@ def test_a_study_that_stopped_says_why(make):
 
     assert "The study is not finished. It stopped because: kiosk is lost" in text
     assert "Not finished yet" in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_runtime_is_named_once_and_facts_that_are_not_known_leave_no_brackets(make, language):
+    profile = make.profile("panel")
+    bare = profile.model_copy(update={"runtime_version": "", "cpu": "", "architecture": ""})
+    known = read(make.report(["panel"]), language)
+
+    unknown = read(make.report(["panel"], front=make.front(["panel"], profiles=[bare])), language)
+
+    assert "onnxruntime 1.23.2" in known
+    assert "onnx onnxruntime" not in known
+    assert "panel-pc (Intel(R) Core(TM)2 Duo, x86_64)" in known
+    assert "panel-pc" in unknown
+    assert "(, )" not in unknown
+    assert "panel-pc (" not in unknown
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_name_with_control_characters_is_drawn(make, language):
+    name = "pa\x08nel\x1b[0m"
+    front = make.front(["panel"], profiles=[make.profile(name)])
+
+    assert "pa\ufffdnel\ufffd[0m" in read(make.report(["panel"], front=front), language)
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "or one quality"), ("ja", "すべて同じ値")])
+def test_equal_qualities_are_named_as_a_reason_why_there_is_no_agreement(make, language, said):
+    equal = [trial.model_copy(update={"rounds": [(3, 0.9)]}) for trial in make.trials(6).trials]
+    trials = TrialsReport(trials=equal, agreement=None)
+
+    assert said in read(make.report(["panel"], trials=trials), language)
+
+
+def test_a_latency_beside_its_limit_is_the_upper_end_of_its_interval(make):
+    assert "(here: at most 6.9 ms, by the 95 % interval)" in read(make.report(["panel"]))

@@ -18,6 +18,7 @@ from cost_models.tflite_graph import kernels_from_tflite
 from host.config import StudyConfig
 from host.device import Device, DeviceFacts, Runtime
 from host.export.check import load
+from host.export.ncnn import logits_of_ncnn
 from host.job import Job, Lease
 from host.measurement import (
     Block,
@@ -34,6 +35,7 @@ from host.measurement import (
     VerifiedOutputs,
     VerifySpec,
 )
+from host.network.ncnn_file import layers_of, read_ncnn_file
 from host.store.store import Store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,6 +47,7 @@ def facts(*, works: bool = True) -> DeviceFacts:
     runtimes = (
         Runtime("onnx", "onnxruntime", "1.23.2", works, why_not),
         Runtime("tflite", "ai-edge-litert", "2.3.0", works, why_not),
+        Runtime("ncnn", "ncnn", "1.0.20260526", works, why_not),
     )
     return DeviceFacts(
         hostname="panel",
@@ -75,6 +78,9 @@ def operators_and_weights(model: bytes, runtime: str) -> tuple[int, int]:
     if runtime == "onnx":
         graph = onnx.load_from_string(model).graph
         return len(graph.node), sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+    if runtime == "ncnn":
+        held = read_ncnn_file(model)
+        return len(layers_of(held.param)), len(held.weights) // 4
     kernels = kernels_from_tflite(model).kernels
     return len(kernels), sum(kernel.weight_bytes for kernel in kernels) // 4
 
@@ -173,6 +179,8 @@ def answers_of(model: bytes, runtime: str, samples: np.ndarray) -> tuple[str, np
         (entry,), (output,) = session.get_inputs(), session.get_outputs()
         rows = [session.run(None, {entry.name: sample[np.newaxis]})[0] for sample in samples]
         return output.name, np.concatenate(rows)
+    if runtime == "ncnn":
+        return "logits", logits_of_ncnn(model, samples)
     interpreter = Interpreter(model_content=model)
     interpreter.allocate_tensors()
     (read,), (written,) = interpreter.get_input_details(), interpreter.get_output_details()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from device_agent.runtimes.ncnn import NcnnRuntime
 from device_agent.runtimes.onnx import OnnxRuntime
 from device_agent.runtimes.tflite import TfliteRuntime
 from device_agent.runtimes.verifying import verify
@@ -15,6 +16,7 @@ from host.export.forms import FORMS, Runtime, runtime_of
 from host.export.quantize import quantize_int8
 from host.export.tflite import quantize_tflite_int8
 from host.measurement import MeasurementFailure, VerifiedOutputs
+from host.network.ncnn_model import ncnn_bytes
 from host.network.onnx_model import onnx_bytes
 from host.network.tflite_model import tflite_bytes
 from host.network.weights import random_weights
@@ -25,7 +27,7 @@ from host.study.answers import MOST_IMAGES, agreement_by_device
 from host.study.ledger import StudyDevice
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-RUNTIMES: dict[str, Any] = {"onnx": OnnxRuntime, "tflite": TfliteRuntime}
+RUNTIMES: dict[str, Any] = {"onnx": OnnxRuntime, "tflite": TfliteRuntime, "ncnn": NcnnRuntime}
 
 
 def network_and_inputs(kind: str):
@@ -52,6 +54,7 @@ def files(kind: str):
         "onnx-int8": quantize_int8(onnx, [inputs]),
         "tflite-fp32": tflite,
         "tflite-int8": quantize_tflite_int8(tflite, [inputs]),
+        "ncnn-fp32": ncnn_bytes(network, weights, {"study": "s"}),
     }
     return made, inputs
 
@@ -152,17 +155,19 @@ def test_the_agents_runtimes_give_the_hosts_answers_in_every_form(
         agents.profile(enrol_here, "a2", "panel", "onnx", threads=2),
         agents.profile(enrol_here, "b1", "panel", "tflite"),
         agents.profile(enrol_here, "c1", "other", "tflite"),
+        agents.profile(enrol_here, "d1", "other", "ncnn"),
     ]
 
     for form in FORMS:
         found = ask(store, agents, devices, form, made[form], inputs)
         runtime = runtime_of(form)
-        wanted = {"onnx": {"a1", "a2"}, "tflite": {"b1", "c1"}}[runtime]
+        wanted = {"onnx": {"a1", "a2"}, "tflite": {"b1", "c1"}, "ncnn": {"d1"}}[runtime]
         assert found == dict.fromkeys(wanted, 1.0)
     assert {(run.runtime, run.threads) for run in agents.runs} == {
         ("onnx", 1),
         ("onnx", 2),
         ("tflite", 1),
+        ("ncnn", 1),
     }
 
 

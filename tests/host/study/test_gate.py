@@ -3,8 +3,8 @@
 import pytest
 
 from host.export.forms import Precision
-from host.study.front import OnDevice
-from host.study.gate import gate, value_on
+from host.study.front import OnDevice, value_on
+from host.study.gate import gate
 
 
 def figures(latency: float) -> OnDevice:
@@ -91,6 +91,10 @@ def test_the_power_at_the_rate_of_the_line_is_held_against_its_limit_where_it_is
     assert value_on(figures(0.01), "power_watts") is None
     known = figures(0.01).model_copy(update={"power_at_rate_watts": 2.5})
     assert value_on(known, "power_watts") == 2.5
+
+
+def test_a_quantity_that_is_none_of_a_device_has_no_value_on_it():
+    assert value_on(figures(1.0), "model_bytes") is None
 
 
 def test_a_limit_is_held_against_the_upper_end_of_the_interval():

@@ -26,18 +26,29 @@ from host.network.torch_module import build_module
 from host.spaces.base import Task
 from host.spaces.mobile import Mobile
 from host.spaces.refine import LUXURIES, Price
+from host.study.finalist import FinalistResult, FormResult
 from host.study.finalists import choose
 from host.study.front import FRONT
 from host.study.report import Reporter
 from host.study.run import (
     OtherConfigurationError,
     OtherDataError,
-    OtherVersionError,
     StudyRunsError,
     run_study,
-    stored_result,
 )
 from host.study.shipping import NothingToShipError, bundle_contents, shippable, write_bundles
+from host.study.stored import (
+    DATA,
+    NoFrontError,
+    OtherVersionError,
+    require_result,
+    stored_facts,
+    stored_result,
+)
+
+
+def form_of(finalist: FinalistResult, name: str) -> FormResult:
+    return next(form for form in finalist.forms if form.form == name)
 
 
 class StopsAt:
@@ -108,8 +119,8 @@ def test_a_study_ends_with_a_front_and_trained_finalists_in_bundles(result, stor
         assert verified.signer is not None
         assert (bundle.device_class, bundle.devices) == ("x86_64-onnx", ["panel"])
         assert [form.form for form in finalist.forms] == ["onnx-fp32", "onnx-int8"]
-        assert finalist.form("onnx-int8").size_bytes < finalist.form("onnx-fp32").size_bytes
-        assert finalist.form("onnx-fp32").accuracy.n == 12
+        assert form_of(finalist, "onnx-int8").size_bytes < form_of(finalist, "onnx-fp32").size_bytes
+        assert form_of(finalist, "onnx-fp32").accuracy.n == 12
     assert stored_result(store, study) == result
 
 
@@ -329,7 +340,7 @@ def test_a_device_whose_int8_kernels_saturate_gets_fp32(
 
     for finalist in result.finalists:
         assert [choice.form for choice in finalist.choices] == ["onnx-fp32"]
-        (device,) = finalist.form("onnx-int8").devices
+        (device,) = form_of(finalist, "onnx-int8").devices
         assert device.agreement is not None
         assert device.agreement < 0.5
 
@@ -343,7 +354,7 @@ def test_a_finalist_whose_figures_are_rejected_says_so(
 
     assert result.finalists
     assert any("are not to be trusted (other programs were busy)" in s for s in recorder.said)
-    (device,) = result.finalists[0].form("onnx-fp32").devices
+    (device,) = form_of(result.finalists[0], "onnx-fp32").devices
     assert device.verdict == "REJECT"
 
 
@@ -384,6 +395,29 @@ def test_every_class_of_devices_gets_a_bundle_of_its_runtime_that_meets_its_limi
         (finalist.key, "x86_64-onnx"),
         (finalist.key, "x86_64-tflite"),
     ]
+
+
+def test_a_profile_of_ncnn_gets_its_candidates_and_its_bundle_as_ncnn_files(
+    store, made_up_device, study_table, recorder, tmp_path
+):
+    made_up_device()
+    config = StudyConfig.model_validate(
+        study_table
+        | {
+            "devices": [{"name": "panel", "runtime": "ncnn"}],
+            "finalists": {"count": 1, "epochs": 2, "batch_size": 16},
+        }
+    )
+
+    result = run(config, store, tmp_path, recorder)
+
+    (finalist,) = result.finalists
+    assert [form.form for form in finalist.forms] == ["ncnn-fp32"]
+    assert [bundle.device_class for bundle in finalist.bundles] == ["x86_64-ncnn"]
+    assert verify_bundle(Path(finalist.bundles[0].path)).problems == ()
+    assert sum("ncnn int8 is not offered" in said for said in recorder.said) == 1
+    (measured,) = finalist.forms[0].devices
+    assert measured.agreement is not None
 
 
 def test_a_bundle_is_written_again_byte_for_byte_from_what_the_store_holds(result, store, tmp_path):
@@ -564,6 +598,21 @@ def test_results_of_another_version_are_a_sentence(result, store):
 
     with pytest.raises(OtherVersionError, match="written by another version of genba"):
         stored_result(store, study)
+
+
+def test_facts_of_the_data_of_another_version_are_a_sentence(result, store):
+    study = store.studies.by_name("stripes")
+    store.studies.put_result(study.id, DATA, '{"pictures": 3}')
+
+    with pytest.raises(OtherVersionError, match="written by another version of genba"):
+        stored_facts(store, study)
+
+
+def test_a_study_without_a_front_says_how_to_go_on(store):
+    study = store.studies.create("young", "{}", 0)
+
+    with pytest.raises(NoFrontError, match="genba search resume young"):
+        require_result(store, study)
 
 
 @pytest.mark.slow

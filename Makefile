@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check install clean
+.PHONY: demo test test-legacy check install clean
 
 # Reinstalls only when the list of dependencies has changed.
 $(STAMP): pyproject.toml
@@ -30,6 +30,12 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -q -m alone && \
 	echo "== test: done in $$(( $$(date +%s) - start )) s"
 
+# Old machines, emulated: needs root, Debian's apt and mmdebstrap. BOARDS="pi2 core2" shows these only.
+BOARDS ?=
+test-legacy: $(STAMP)
+	@echo "== test-legacy: the agent on emulated old machines"
+	@$(BIN)/python -m tests.legacy $(BOARDS)
+
 # What .ci/run checks before the tests.
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -41,4 +47,4 @@ check: $(STAMP)
 	$(BIN)/vulture
 
 clean:
-	rm -rf $(VENV) demo-workspace dist build
+	rm -rf $(VENV) demo-workspace dist build .legacy-roots

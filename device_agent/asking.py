@@ -61,7 +61,8 @@ class WorkerFailedError(AgentError):
 @dataclass(frozen=True)
 class Workers:
     """How workers of one job are started and watched, and when they have to be done. `hidden` is
-    what they must not read, `rss_bytes` what they may hold in memory.
+    what they must not read, `rss_bytes` what they may hold in memory, `least_file_bytes` what each
+    may write to a file whatever it does.
     """
 
     command: Sequence[str]
@@ -72,6 +73,7 @@ class Workers:
     rss_bytes: int
     hidden: tuple[Path, ...] = ()
     stage_seconds: Mapping[Stage, float] = field(default_factory=dict)
+    least_file_bytes: int = 0
 
     def confinement(
         self, cpus: tuple[int, ...] = (), max_file_bytes: int = 0, scratch: Path | None = None
@@ -82,7 +84,7 @@ class Workers:
             self.address_space_bytes,
             self.parent_pid,
             cpus,
-            max_file_bytes,
+            max(max_file_bytes, self.least_file_bytes),
             self.scan,
             # A last bound, where the agent is gone; the agent's own clock ends workers before it.
             cpu_seconds=math.ceil(self.deadline.left_seconds() + 1.0) * cores,

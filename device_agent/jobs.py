@@ -45,7 +45,7 @@ from device_agent.sensors.thermal_watch import ThermalWatch
 from device_agent.spec_checks import check_spec
 from device_agent.stages import Stage, StageTimeoutError
 from device_agent.surroundings import Deadline, Surroundings
-from device_agent.system import read_governor, read_load_average, total_ram_bytes
+from device_agent.system import is_emulated, read_governor, read_load_average, total_ram_bytes
 from device_agent.turn import machine_turn
 from device_agent.work import (
     EnergyRun,
@@ -70,6 +70,9 @@ _LARGEST_ADDRESS_32 = (1 << 32) - 1
 _SMALL_BYTES = 512 << 20
 # A runtime's trace has a few hundred bytes for every operator of every run.
 _TRACE_BYTES = 128 << 20
+# An emulator plays /proc/cpuinfo through a file of the process that reads it, and libraries crash
+# where that file stays empty.
+_EMULATOR_FILE_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
 _COOLED_ABOVE_START_CELSIUS = 3.0
 _COOLING_SECONDS = 120.0
@@ -190,6 +193,7 @@ class _Job:
             bench.rss_bytes,
             bench.hidden,
             stages,
+            _EMULATOR_FILE_BYTES if is_emulated() else 0,
         )
 
     def run(self, spec: Spec) -> Outcome:

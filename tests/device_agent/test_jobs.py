@@ -141,6 +141,19 @@ def test_samples_and_budget_are_shared_among_the_processes(
         assert confinement["cpus"] == list(outcome.cpus)
 
 
+def test_an_emulated_worker_may_write_the_little_that_its_emulator_does(
+    run: Any, measured: MeasuredProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENBA_EMULATED", "1")
+    log = tmp_path / "requests"
+    write = f"open({str(log)!r}, 'a').write(sys.argv[2] + chr(10))"
+
+    run(answering(write, measure=measured))
+
+    for line in log.read_text().splitlines():
+        assert json.loads(line)["confinement"]["max_file_bytes"] == 1 << 20
+
+
 def test_a_real_worker_measures_a_real_model(run: Any, conv_model: bytes) -> None:
     pytest.importorskip("onnxruntime")
 

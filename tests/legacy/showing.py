@@ -184,17 +184,12 @@ def _enrol(machine: Machine, token: str) -> str:
 
 def _measure(plant: Plant, device: str, runtime: str) -> str:
     told, record = plant.measure(device, MODELS[runtime])
-    again = ""
-    if "SIGSEGV" in told.error:
-        # The emulator itself causes some of these, now and then; a real one comes back.
-        told, record = plant.measure(device, MODELS[runtime])
-        again = "at the second try, after a SIGSEGV: "
     if told.status != 0 or record is None or record["kind"] != "measurement":
         raise LegacyError(told.last)
     codes = [reason["code"] for reason in record["verdict"]["reasons"]]
     if record["verdict"]["level"] != "REJECT" or "EMULATED" not in codes:
         raise LegacyError(f"the figure is not marked as emulated, but {record['verdict']}")
-    return f"{again}{record['runtime_library']} {record['runtime_version']}"
+    return f"{record['runtime_library']} {record['runtime_version']}"
 
 
 def _crash(plant: Plant, device: str, runtime: str, agent: subprocess.Popen[bytes]) -> str:

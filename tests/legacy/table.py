@@ -95,7 +95,7 @@ def print_table(lines: Sequence[Line], seconds: float) -> None:
     for line in lines:
         for step in STEPS:
             cell = line.cell(step)
-            if not cell.is_green or cell.note.startswith("at the second try"):
+            if not cell.is_green:
                 words = "none, because" if cell.state == "none" else f"{cell.state},"
                 sentence = f"{_TITLES.get(step, step)}: {words} {cell.note}"
                 reasons.setdefault(sentence, []).append(line.board)

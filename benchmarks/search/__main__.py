@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", action="append", default=[], metavar="COL")
     parser.add_argument("--seeds", type=positive, default=10)
     parser.add_argument("--random", type=positive, default=500, help="cells that random measures")
-    parser.add_argument("--candidates", type=positive, default=1000, help="that a search may score")
+    parser.add_argument("--candidates", type=positive, default=2000, help="that a search may score")
     parser.add_argument("--scores", type=Path, default=Path("search-scores"), metavar="DIR")
     parser.add_argument("--processes", type=positive, default=2, help="each on one thread")
     parser.add_argument("--picture", type=Path, metavar="FILE.png")

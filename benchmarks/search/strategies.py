@@ -64,7 +64,7 @@ class Budget:
 
     measurements: int = 50
     calibration: int = 12
-    candidates: int = 1000
+    candidates: int = 2000
 
 
 def at_random(truth: Truth, count: int, seed: int) -> list[str]:

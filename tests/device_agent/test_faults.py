@@ -368,7 +368,7 @@ def test_a_model_with_turned_bits_never_harms_the_agent(
 
 
 @pytest.mark.parametrize(
-    ("runtime", "words"), [("ncnn", "no runtime 'ncnn'"), ("", "no runtime ''")]
+    ("runtime", "words"), [("openvino", "no runtime 'openvino'"), ("", "no runtime ''")]
 )
 def test_a_runtime_that_nobody_knows_is_named(
     device: Device, conv_model: bytes, runtime: str, words: str

@@ -8,7 +8,6 @@ and the clock hold what passes here.
 
 from __future__ import annotations
 
-import mmap
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from device_agent.errors import ModelRejectedError
 from device_agent.longest_path import CircleError, longest_path
+from device_agent.mapped_file import mapped
 from device_agent.onnx_constants import (
     ATTRIBUTES,
     MOST_VALUES,
@@ -142,11 +142,8 @@ def scan_file(path: Path, limits: ScanLimits) -> ModelScan:
 
     Raises ModelRejectedError as `scan_bytes` does.
     """
-    with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            raise ModelRejectedError("the model file is empty: send it again, or export it again")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return scan_bytes(data, limits)
+    with mapped(path, "export it again") as data:
+        return scan_bytes(data, limits)
 
 
 def scan_bytes(data: Buffer, limits: ScanLimits) -> ModelScan:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Union
 
 from device_agent.errors import ModelRejectedError
+from device_agent.mapped_file import mapped
 
 PARAM, WEIGHTS, METADATA = "model.param", "model.bin", "metadata.json"
 MAGIC = "7767517"
@@ -80,11 +81,8 @@ class NcnnFile:
 
 def read_file(path: Path) -> NcnnFile:
     """The file at `path`, whose weights are not read. Raises as `read_container` does."""
-    with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            raise ModelRejectedError("the model file is empty: send it again, or convert it again")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return read_container(data)
+    with mapped(path) as data:
+        return read_container(data)
 
 
 def read_container(data: Buffer) -> NcnnFile:

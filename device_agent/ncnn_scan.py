@@ -8,12 +8,12 @@ and what it accepts needs exactly the weights that are there.
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from device_agent.errors import ModelRejectedError
+from device_agent.mapped_file import mapped
 from device_agent.ncnn_file import WEIGHTS, Buffer, Layer, NcnnFile, read_container
 from device_agent.ncnn_layers import Made, Shape, Weight, infer, refused
 from device_agent.scan_limits import ScanLimits, beyond_limit
@@ -42,11 +42,8 @@ def scan_file(path: Path, limits: ScanLimits) -> NcnnScan:
 
     Raises ModelRejectedError as `scan_bytes` does.
     """
-    with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            raise ModelRejectedError("the model file is empty: send it again, or convert it again")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return scan_bytes(data, limits)
+    with mapped(path) as data:
+        return scan_bytes(data, limits)
 
 
 def scan_bytes(data: Buffer, limits: ScanLimits) -> NcnnScan:

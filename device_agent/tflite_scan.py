@@ -18,6 +18,7 @@ from typing import TypeVar, Union
 
 from device_agent.errors import ModelRejectedError
 from device_agent.longest_path import CircleError, longest_path
+from device_agent.mapped_file import mapped
 from device_agent.scan_limits import ScanLimits, beyond_limit
 
 MAX_SUBGRAPHS = 100
@@ -238,11 +239,8 @@ def scan_file(path: Path, limits: ScanLimits) -> TfliteScan:
 
     Raises ModelRejectedError as `scan_bytes` does.
     """
-    with path.open("rb") as file:
-        if path.stat().st_size == 0:
-            raise ModelRejectedError("the model file is empty: send it again, or convert it again")
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return scan_bytes(data, limits)
+    with mapped(path) as data:
+        return scan_bytes(data, limits)
 
 
 def scan_bytes(data: _Buffer, limits: ScanLimits) -> TfliteScan:

@@ -14,11 +14,12 @@ from device_agent import ncnn_scan
 from device_agent.errors import ModelRejectedError, NoRuntimeError, ResourceError
 from device_agent.ncnn_file import Layer, read_file
 from device_agent.ncnn_layers import infer
-from device_agent.reference import REFERENCE_FOLDER, TINY_INPUT, TINY_OUTPUT
+from device_agent.reference import REFERENCE_FOLDER
 from device_agent.runtimes.base import ModelInput
 from device_agent.runtimes.inputs import check_arrays, make_up, resolve_shapes
 from device_agent.runtimes.options import read_options
 from device_agent.runtimes.refusals import brief
+from device_agent.runtimes.tiny import check_tiny
 from device_agent.scan_limits import ScanLimits
 from device_agent.work import InputShape, ModelRun, OperatorTime
 
@@ -105,17 +106,7 @@ class NcnnRuntime:
         )
 
     def self_test(self) -> None:
-        try:
-            model = self.load_tiny()
-            model.set_inputs({"x": self._np.array(TINY_INPUT, self._np.float32)})
-            model.run()
-            (output,) = model.outputs().values()
-        except (ModelRejectedError, ResourceError) as error:
-            raise NoRuntimeError(f"ncnn fails on a tiny model: {error}") from error
-        if output.tolist() != TINY_OUTPUT:
-            raise NoRuntimeError(
-                f"ncnn computes wrong numbers here: {output.tolist()} for {TINY_OUTPUT}"
-            )
+        check_tiny(self, self._np)
 
     def _net(self, settings: Mapping[str, str]) -> Any:
         net = self._ncnn.Net()

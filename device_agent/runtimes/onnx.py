@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from device_agent.errors import ModelRejectedError, NoRuntimeError, ResourceError
+from device_agent.errors import NoRuntimeError
 from device_agent.model_scan import scan_file
-from device_agent.reference import REFERENCE_FOLDER, TINY_INPUT, TINY_OUTPUT
+from device_agent.reference import REFERENCE_FOLDER
 from device_agent.runtimes.base import ModelInput
 from device_agent.runtimes.inputs import check_arrays, make_up, resolve_shapes
 from device_agent.runtimes.onnx_trace import operator_times
 from device_agent.runtimes.options import read_options
 from device_agent.runtimes.refusals import brief, refusal, refuse_numpy_clash
+from device_agent.runtimes.tiny import check_tiny
 from device_agent.scan_limits import ScanLimits
 from device_agent.work import InputShape, ModelRun, OperatorTime
 
@@ -109,17 +110,7 @@ class OnnxRuntime:
                 trace.unlink()
 
     def self_test(self) -> None:
-        try:
-            model = self.load_tiny()
-            model.set_inputs({"x": self._np.array(TINY_INPUT, self._np.float32)})
-            model.run()
-            (output,) = model.outputs().values()
-        except (ModelRejectedError, ResourceError) as error:
-            raise NoRuntimeError(f"onnxruntime fails on a tiny model: {error}") from error
-        if output.tolist() != TINY_OUTPUT:
-            raise NoRuntimeError(
-                f"onnxruntime computes wrong numbers here: {output.tolist()} for {TINY_OUTPUT}"
-            )
+        check_tiny(self, self._np)
 
     def _session(
         self, path: Path, settings: Mapping[str, str], trace_prefix: Path | None = None

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from device_agent import tflite_scan
-from device_agent.errors import ModelRejectedError, NoRuntimeError, ResourceError
-from device_agent.reference import REFERENCE_FOLDER, TINY_INPUT, TINY_OUTPUT
+from device_agent.errors import ModelRejectedError, NoRuntimeError
+from device_agent.reference import REFERENCE_FOLDER
 from device_agent.runtimes.base import ModelInput
 from device_agent.runtimes.inputs import Shape, check_arrays, make_up, resolve_shapes
 from device_agent.runtimes.options import read_options
 from device_agent.runtimes.refusals import brief, refusal, refuse_numpy_clash
 from device_agent.runtimes.tflite_library import TFLITE_RUNTIME, TfliteLibrary, choose_library
+from device_agent.runtimes.tiny import check_tiny
 from device_agent.scan_limits import ScanLimits
 from device_agent.work import InputShape, ModelRun, OperatorTime
 
@@ -87,17 +88,7 @@ class TfliteRuntime:
         )
 
     def self_test(self) -> None:
-        try:
-            model = self.load_tiny()
-            model.set_inputs({"x": self._np.array(TINY_INPUT, self._np.float32)})
-            model.run()
-            (output,) = model.outputs().values()
-        except (ModelRejectedError, ResourceError) as error:
-            raise NoRuntimeError(f"{self.library} fails on a tiny model: {error}") from error
-        if output.tolist() != TINY_OUTPUT:
-            raise NoRuntimeError(
-                f"{self.library} computes wrong numbers here: {output.tolist()} for {TINY_OUTPUT}"
-            )
+        check_tiny(self, self._np)
 
 
 class TfliteModel:

@@ -11,6 +11,9 @@ from host.export.errors import ExportError, first_line
 
 Floats = npt.NDArray[np.float32]
 
+LARGEST_DIFFERENCE = 1e-3
+"""Between the logits of two float32 forms of a network, relative to the largest logit."""
+
 
 @dataclass(frozen=True)
 class LogitComparison:

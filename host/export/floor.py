@@ -18,7 +18,7 @@ import onnx.shape_inference
 import onnx.version_converter
 
 from host.errors import UsageError
-from host.export.check import logits_of_onnx, relative_difference
+from host.export.check import LARGEST_DIFFERENCE, logits_of_onnx, relative_difference
 from host.export.errors import ExportDiffersError, ExportError, first_line
 from host.export.metadata import parse
 from host.export.target import Target, version_number
@@ -30,7 +30,6 @@ _STANDARD = frozenset({"", "ai.onnx"})
 _OF_ONNXRUNTIME = frozenset({"ai.onnx.ml", "com.microsoft"})
 """Domains whose operators onnxruntime has besides those of ONNX."""
 _FUNCTIONS_FROM_IR = 8
-_LARGEST_DIFFERENCE = 1e-3
 
 
 class Loads(NamedTuple):
@@ -188,7 +187,7 @@ def _check_same(before: bytes, after: bytes, model: onnx.ModelProto, target: Tar
     except ExportError:
         return
     difference = relative_difference(logits_of_onnx(after, examples), expected)
-    if difference > _LARGEST_DIFFERENCE:
+    if difference > LARGEST_DIFFERENCE:
         raise ExportDiffersError(
             f"brought down for {target.name}, the model answers otherwise, by {difference:.2g} of"
             " the largest output: export it with an older opset"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from host.device import RuntimeName
 from host.export.check import (
+    LARGEST_DIFFERENCE,
     Feed,
     Floats,
     feed_of_onnx,
@@ -33,8 +34,6 @@ FORMS: tuple[Form, ...] = get_args(Form)
 CALIBRATION_SAMPLES = 128
 CHECKED_SAMPLES = 32
 JUDGED_SAMPLES = 512
-LARGEST_DIFFERENCE = 1e-3
-"""Between the logits of torch and of a float32 file, relative to the largest logit."""
 
 _PARTS: dict[Form, tuple[Runtime, Precision]] = {
     "onnx-fp32": ("onnx", "fp32"),
@@ -244,17 +243,13 @@ def _logits_of_module(module: "NetworkModule", inputs: Floats) -> Floats:
     """In evaluation mode; leaves the module as it was."""
     import torch
 
+    from host.network.torch_module import evaluating
+
     shape = module.network.input_shape
-    training = {layer: layer.training for layer in module.modules()}
-    try:
-        module.eval()
-        with torch.no_grad():
-            logits = module(torch.from_numpy(inputs.reshape(len(inputs), *shape)))
-        found: Floats = logits.cpu().numpy()
-        return found
-    finally:
-        for layer, was_training in training.items():
-            layer.training = was_training
+    with evaluating(module), torch.no_grad():
+        logits = module(torch.from_numpy(inputs.reshape(len(inputs), *shape)))
+    found: Floats = logits.cpu().numpy()
+    return found
 
 
 def spread(samples: Array, most: int) -> Array:

@@ -13,7 +13,7 @@ import onnx.inliner
 import onnx.version_converter
 
 from host.errors import UsageError
-from host.export.check import Floats, logits_of_onnx, relative_difference
+from host.export.check import LARGEST_DIFFERENCE, Floats, logits_of_onnx, relative_difference
 from host.export.errors import ExportDiffersError, ExportError, first_line
 from host.export.fallback import Int8Model, Judge, Quality, agreement_with, int8_within
 from host.export.quantize import OnnxQuantizer
@@ -21,7 +21,6 @@ from host.export.quantize import OnnxQuantizer
 OLDEST_OPSET, LATEST_OPSET = 7, 21
 _PER_CHANNEL_FROM, _CONVERTED_TO = 13, 17
 _WEIGHTS_APART_FROM = 4  # the IR version from which weights need not be inputs
-_LARGEST_DIFFERENCE = 1e-3
 _QUANTISED = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
 )
@@ -179,7 +178,7 @@ def _examples(shape: tuple[int, ...]) -> Floats:
 
 
 def _check_same(difference: float, path: Path) -> None:
-    if difference > _LARGEST_DIFFERENCE:
+    if difference > LARGEST_DIFFERENCE:
         raise ExportDiffersError(
             f"the prepared form of {path} answers otherwise than the file, by {difference:.2g} of "
             "the largest logit: please report this"

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from host.errors import UsageError
-from host.export.check import Floats, logits_of_onnx, relative_difference
+from host.export.check import LARGEST_DIFFERENCE, Floats, logits_of_onnx, relative_difference
 from host.export.errors import ExportDiffersError, ExportError
 from host.export.floor import FloorError
 from host.export.metadata import parse
@@ -38,7 +38,6 @@ MISSING = (
 )
 LONGEST_SECONDS = 300.0
 
-_LARGEST_DIFFERENCE = 1e-3
 _MEAN = 3
 _AXES_OF_MAP = ((1, 2), (-2, -1))
 _NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,80}")
@@ -179,7 +178,7 @@ def _check_same(model: bytes, content: bytes, inputs: Floats) -> None:
     expected = logits_of_onnx(model, inputs)
     found = logits_of_ncnn(content, inputs)
     difference = relative_difference(found, expected.reshape(found.shape))
-    if difference > _LARGEST_DIFFERENCE:
+    if difference > LARGEST_DIFFERENCE:
         raise ExportDiffersError(
             f"the ncnn model answers otherwise than the ONNX file, by {difference:.2g} of the"
             " largest output: ncnn cannot run this model"

@@ -6,12 +6,10 @@ from functools import cached_property
 
 from cost_models.kernels import KernelGraph
 from host.export.forms import Runtime
+from host.export.rendering import rendered
 from host.network.graph import InvalidNetworkError, Network
 from host.network.kernels import kernels_of
-from host.network.ncnn_model import ncnn_bytes
-from host.network.onnx_model import onnx_bytes
 from host.network.tflite_kernels import tflite_kernels_of
-from host.network.tflite_model import tflite_bytes
 from host.network.weights import random_weights
 from host.proxies.scoring import Subject
 from host.spaces.base import Candidate, SearchSpace, Task
@@ -57,8 +55,7 @@ class Proposal:
     def untrained(self, runtimes: Iterable[Runtime]) -> dict[Runtime, bytes]:
         """The files to measure: weights drawn from the key, so the same bytes every time."""
         weights = random_weights(self.network, seed=int(self.key[:8], 16))
-        writers = {"onnx": onnx_bytes, "tflite": tflite_bytes, "ncnn": ncnn_bytes}
-        return {runtime: writers[runtime](self.network, weights) for runtime in sorted(runtimes)}
+        return {runtime: rendered(self.network, runtime, weights) for runtime in sorted(runtimes)}
 
 
 class Proposer:

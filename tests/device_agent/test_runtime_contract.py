@@ -172,8 +172,7 @@ def test_every_runtime_passes_its_own_test(runtime: Any) -> None:
 
 
 def test_wrong_numbers_fail_the_runtime_s_own_test(runtime: Any, monkeypatch: Any) -> None:
-    module = sys.modules[type(runtime).__module__]
-    monkeypatch.setattr(module, "TINY_OUTPUT", [[4.0, 7.0]])
+    monkeypatch.setattr("device_agent.runtimes.tiny.TINY_OUTPUT", [[4.0, 7.0]])
 
     with pytest.raises(NoRuntimeError, match=r"wrong numbers.*4\.0, 6\.0"):
         runtime.self_test()
